@@ -1,0 +1,101 @@
+"""Sources + Board -> Binary: compile the library and its tools with the board's toolchain."""
+
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from codegen.emit import Sources
+from codegen.toolchain import Toolchain
+
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wconversion")
+# No path of this machine may reach an object file, or equal inputs would not give equal bytes.
+_COMMON = ("-std=c11", "-ffunction-sections", "-fdata-sections")
+_TIMEOUT_S = 600
+
+
+@dataclass(frozen=True)
+class Binary:
+    """What the compiler made. `stack_bytes` is the deepest chain of frames inside the library, without libm and
+    memcpy; None where the compiler does not tell. `error` is set, and the rest empty, when it failed."""
+
+    library: Path | None = None
+    objects: tuple[Path, ...] = ()
+    verify: Path | None = None
+    bench: Path | None = None
+    stack_bytes: int | None = None
+    error: str = ""
+
+
+def compile_library(sources: Sources, folder: Path, toolchain: Toolchain, extra: Sequence[str] = ()) -> Binary:
+    """Compile what `emit.write` put into `folder`; objects, archive and programs land in folder/build.
+
+    `extra` are further compiler flags, e.g. sanitizers. A failed compilation is a value, not an exception.
+    """
+    out = folder / "build"
+    out.mkdir(parents=True, exist_ok=True)
+    flags = (*toolchain.flags, *_COMMON, *extra)
+    tools = ["tools/verify.c", "tools/bench.c", f"tools/{sources.name}_steps.c"]
+    jobs = [(p, (*flags, *WARNINGS, "-fstack-usage", "-Iinclude", "-Isrc")) for p in sources.library]
+    jobs += [(p, (*flags, "-Iinclude", "-Isrc", "-Itools")) for p in tools]
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            objects = list(pool.map(lambda j: _compile(toolchain, folder, *j), jobs))
+        library_objects = objects[: len(sources.library)]
+        library = out / f"lib{sources.name}.a"
+        library.unlink(missing_ok=True)
+        _run((*toolchain.ar, "rcsD", str(library), *map(str, library_objects)), folder)
+        steps = objects[-1]
+        programs = [_link(toolchain, folder, flags, out / name, (obj, steps, library))
+                    for name, obj in (("verify", objects[-3]), ("bench", objects[-2]))]
+    except _CompileError as e:
+        return Binary(error=str(e))
+    return Binary(library, tuple(library_objects), programs[0], programs[1], _stack(library_objects, sources))
+
+
+class _CompileError(Exception):
+    pass
+
+
+def _run(command: Sequence[str], folder: Path) -> None:
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise _CompileError(f"{command[0]} did not finish in {_TIMEOUT_S} s") from None
+    if done.returncode:
+        raise _CompileError(f"{' '.join(command)}\n{done.stderr.strip()[:4000]}")
+
+
+def _compile(toolchain: Toolchain, folder: Path, source: str, flags: Sequence[str]) -> Path:
+    target = folder / "build" / (Path(source).name + ".o")
+    if source.endswith(".S"):  # the assembler knows nothing of C dialects, warnings or frames
+        flags = [f for f in flags if f.startswith(("-I", "-m", "-target", "--target")) or f in toolchain.flags]
+    _run((*toolchain.cc, *flags, "-c", source, "-o", str(target.relative_to(folder))), folder)
+    return target
+
+
+def _link(toolchain: Toolchain, folder: Path, flags: Sequence[str], target: Path, objects: Sequence[Path]) -> Path:
+    static = () if any("sanitize" in f for f in flags) else ("-static",)
+    _run((*toolchain.cc, *flags, *static, *map(str, objects), "-lm", "-o", str(target)), folder)
+    return target
+
+
+def _stack(objects: Sequence[Path], sources: Sources) -> int | None:
+    """run -> run_in -> kernel -> the kernel's own helper: the deepest sum, from gcc's .su files (bytes per frame)."""
+    frames: dict[str, int] = {}
+    for obj in objects:
+        for su in (obj.with_suffix(".su"), obj.with_suffix("").with_suffix(".su"), Path(f"{obj}.su")):
+            if su.is_file():
+                for line in su.read_text().splitlines():
+                    where, size, _ = line.split("\t")
+                    frames[where.rsplit(":", 1)[-1]] = int(size)
+    if not frames:
+        return None
+    functions = {c.function for c in sources.calls}
+    deepest = 0
+    for fn in functions:
+        helpers = [v for k, v in frames.items() if k.startswith(fn + "_") and k not in functions]
+        others = [v for k, v in frames.items() if k.startswith("cg_")]
+        deepest = max(deepest, frames.get(fn, 0) + max(helpers, default=0) + max(others, default=0))
+    return frames.get(f"{sources.name}_run", 0) + frames.get(f"{sources.name}_run_in", 0) + deepest

@@ -1,0 +1,291 @@
+"""Schedule -> C text; the only file that imports jinja2. Equal inputs give equal bytes."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from codegen import __version__
+from codegen.board import Board
+from codegen.kernels import Kernel
+from codegen.memory import Place, Schedule
+from codegen.names import c_names, identifier
+from codegen.plan import Plan
+from codegen.resources import runtime_dir, templates_dir
+from codegen.schedule import Step, Value
+from codegen.types import DType
+
+# Weights beyond this many bytes go into a binary blob (.incbin): decimal text of 200 MB has killed compilers.
+BLOB_BYTES = 1 << 20
+_STACK_NOTE = "the kernels keep a few vectors on the stack; the figure is in report.json"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One line of `run`: a step, the C function it calls and the argument expressions."""
+
+    step: Step
+    function: str
+    args: tuple[str, ...]
+    comment: str
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the network: C name, C type, shape in ONNX order."""
+
+    name: str
+    c_name: str
+    c_type: str
+    tensor: Any
+
+    @property
+    def macro(self) -> str:
+        return self.c_name.upper()
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Generated files by path, and what was decided while writing them."""
+
+    name: str
+    files: Mapping[str, bytes]
+    calls: tuple[Call, ...]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    library: tuple[str, ...]  # paths of the files to compile into the library
+    traces: tuple[str, ...]  # value keys in the order in which the verify program dumps them
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates_dir()), undefined=jinja2.StrictUndefined, autoescape=False,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+        variable_start_string="${", variable_end_string="}", line_statement_prefix="//%", line_comment_prefix="//#")
+    env.filters.update(when=lambda text, wanted: text if wanted else "", c_args=_c_args, c_bound=_c_bound,
+                       f32=c_float)
+    return env
+
+
+def c_float(value: float) -> str:
+    """Shortest decimal literal that reads back as the same float32."""
+    v = np.float32(value)
+    if np.isinf(v):
+        return "-INFINITY" if v < 0 else "INFINITY"
+    if np.isnan(v):
+        return "NAN"
+    text = np.format_float_scientific(v, trim="-") if v and not 1e-4 <= abs(v) < 1e7 else np.format_float_positional(v, trim="-")
+    return (text if any(c in text for c in ".e") else f"{text}.0") + "f"
+
+
+def _c_args(args) -> str:
+    return "".join(f", {c_float(a)}" for a in args)
+
+
+def _c_bound(value: float, c_type: str) -> str:
+    """A clip bound as a literal of an integer type, saturated to its range."""
+    info = np.iinfo(np.dtype(c_type.removesuffix("_t")))
+    number = min(max(int(np.clip(value, -(2.0**63), 2.0**63)), info.min), info.max)
+    return f"(-{-(number + 1)}LL - 1)" if number == -(1 << 63) else f"{number}{'LL' if info.bits == 64 else ''}"
+
+
+def emit(schedule: Schedule, plan: Plan, board: Board, name: str, model_name: str) -> Sources:
+    """The library, its build files and its tools as text. `name` prefixes every symbol and file."""
+    return _Emitter(schedule, plan, board, identifier(name), model_name).sources()
+
+
+class _Emitter:
+    """Names and rendered kernels of one library."""
+
+    def __init__(self, schedule: Schedule, plan: Plan, board: Board, name: str, model_name: str):
+        self.schedule, self.plan, self.board, self.name, self.model_name = schedule, plan, board, name, model_name
+        self.program = schedule.program
+        ports = [*self.program.inputs, *(self.program.values[k].tensor.name for k in self.program.outputs)]
+        self.port_names = c_names(ports, reserved={"arena"})
+        self.weight_names = c_names([w.symbol for w in self.program.weights], prefix=f"{name}_w_")
+        self.functions: dict[tuple[str, str], str] = {}  # (kernel, text) -> C name
+        self.bodies: dict[str, list[str]] = {}  # template folder -> function texts
+        self.prototypes: list[str] = []
+        self.neon: set[str] = set()
+
+    def sources(self) -> Sources:
+        calls = tuple(self.call(s) for s in self.program.steps)
+        inputs = tuple(self.port(k) for k in self.program.inputs)
+        outputs = tuple(self.port(k) for k in self.program.outputs)
+        blob = sum(w.array.nbytes for w in self.program.weights) > BLOB_BYTES
+        scope = dict(
+            name=self.name, NAME=self.name.upper(), version=__version__, calls=calls, inputs=inputs, outputs=outputs,
+            weights=[self.weight(w) for w in self.program.weights], prototypes=self.prototypes, board=self.board,
+            plan=self.plan, plan_sha256=self.plan.sha256, model_name=self.model_name, blob=blob,
+            arena_bytes=max(self.schedule.arena_bytes, 64), members=self.members(), neon=bool(self.neon),
+            traces=self.traces(calls), stack_note=_STACK_NOTE, kernel_files=sorted(self.bodies),
+        )
+        return self.files(scope, calls, inputs, outputs, blob)
+
+    def files(self, scope: dict[str, Any], calls, inputs, outputs, blob: bool) -> Sources:
+        n = self.name
+        files: dict[str, bytes] = {}
+
+        def put(path: str, template: str, **more: Any) -> str:
+            files[path] = _environment().get_template(f"model/{template}").render(**scope, **more).encode()
+            return path
+
+        put(f"include/{n}.h", "model.h.j2")
+        put(f"src/{n}_internal.h", "internal.h.j2")
+        library = [put(f"src/{n}.c", "model.c.j2"), put(f"src/{n}_static.c", "static.c.j2")]
+        for folder, bodies in sorted(self.bodies.items()):
+            library.append(put(f"src/{n}_{folder}.c", "kernels.c.j2", folder=folder, bodies=bodies,
+                               uses_neon=folder in self.neon))
+        if blob:
+            files[f"src/{n}_weights.bin"], offsets = self.blob()
+            library.append(put(f"src/{n}_weights.S", "weights.S.j2", offsets=offsets))
+        elif self.program.weights:
+            library.append(put(f"src/{n}_weights.c", "weights.c.j2"))
+        for header in ("cg_math.h", "cg_neon.h") if self.neon else ("cg_math.h",):
+            files[f"src/{header}"] = (runtime_dir() / header).read_bytes()
+        scope["library"] = library
+        put(f"tools/{n}_steps.c", "steps.c.j2")
+        put(f"tools/{n}_steps.h", "steps.h.j2")
+        put("tools/verify.c", "verify.c.j2")
+        put("tools/bench.c", "bench.c.j2")
+        put("CMakeLists.txt", "CMakeLists.txt.j2")
+        put(f"cmake/{n}Config.cmake.in", "Config.cmake.in.j2")
+        put(f"cmake/{n}.pc.in", "pc.in.j2")
+        return Sources(n, files, calls, inputs, outputs, tuple(library), tuple(k for c in calls for k in c.step.outputs))
+
+    def port(self, key: str) -> Port:
+        t = self.program.values[key].tensor
+        return Port(t.name, self.port_names[t.name], t.dtype.c, t)
+
+    def members(self) -> list[tuple[str, str, int]]:
+        """(type, member, elements) of the arena union: one per element type in use, bytes last."""
+        used = {v.tensor.dtype for k, v in self.program.values.items()
+                if k in self.schedule.places and self.schedule.places[k].kind == "arena"}
+        if self.schedule.scratch:
+            used.add(DType.F32)
+        total = max(self.schedule.arena_bytes, 64)
+        return [(d.c, d.value, total // d.size) for d in DType if d in used or d == DType.U8]
+
+    def call(self, step: Step) -> Call:
+        function = self.function(step)
+        args = [self.argument(a) for a in step.args]
+        args += [self.expression(step.residual)] if step.residual else []
+        args += [self.expression(k, step.offset if i == 0 else 0) for i, k in enumerate(step.outputs)]
+        if step.scratch_bytes:
+            args.append(f"arena->f32 + {self.schedule.scratch[step.name] // 4}")
+        shape = "x".join(map(str, self.program.values[step.outputs[0]].tensor.shape))
+        return Call(step, function, tuple(args), f"{step.name}: {shape}".replace("*/", "* /"))
+
+    def argument(self, arg: str) -> str:
+        return self.weight_names[arg[1:]] if arg.startswith("&") else self.expression(arg)
+
+    def expression(self, key: str, offset: int = 0) -> str:
+        """C expression of a value's address, `offset` elements in."""
+        place: Place = self.schedule.places[key]
+        dtype = self.program.values[key].tensor.dtype
+        at = place.offset // dtype.size + offset
+        if place.kind == "arena":
+            return f"arena->{dtype.value} + {at}"
+        name = self.program.values[place.name].tensor.name
+        return self.port_names[name] + (f" + {at}" if at else "")
+
+    def function(self, step: Step) -> str:
+        """Name of the C function for this step; steps whose text is the same share one."""
+        row = step.kernel
+        text = self.render(row, "@", self.scope(step))
+        key = (row.name, text)
+        if key not in self.functions:
+            count = sum(1 for kernel, _ in self.functions if kernel == row.name) + 1
+            fn = f"{self.name}_{row.name}_{count}"
+            self.functions[key] = fn
+            body = text.replace("@", fn)
+            self.bodies.setdefault(row.family, []).append(body)
+            self.prototypes.append(_prototype(body, fn))
+            if row.isa != "c":
+                self.neon.add(row.family)
+        return self.functions[key]
+
+    def scope(self, step: Step) -> dict[str, Any]:
+        program, first = self.program, step.outputs[0]
+        out = program.values[first].tensor
+        pitch = self.schedule.places[first].pitch
+        channels = step.dims.get("m", step.dims.get("c", 0))
+        c_type = self.c_type(step.args[0]) if step.args else out.dtype.c
+        return {**step.kernel.params, **step.dims, "fn_name": step.dims.get("fn", ""), "T": c_type, "TY": out.dtype.c,
+                "y_pitch": pitch or channels, "to_bool": out.dtype == DType.BOOL}
+
+    def c_type(self, arg: str) -> str:
+        if not arg.startswith("&"):
+            return self.program.values[arg].tensor.dtype.c
+        array = next(w.array for w in self.program.weights if w.symbol == arg[1:])
+        return DType.of(array.dtype).c
+
+    @staticmethod
+    def render(row: Kernel, fn: str, scope: Mapping[str, Any]) -> str:
+        text = _environment().get_template(row.template).render(**{**scope, "fn": fn})
+        # a line that a condition emptied would leave a hole in the middle of a function
+        return re.sub(r"\n[ \t]*(?=\n[ \t]+\S)", "", text).strip("\n") + "\n"
+
+    def traces(self, calls: tuple[Call, ...]) -> list[dict[str, Any]]:
+        """What the verify program writes after each call: where, and how many rows of how many bytes."""
+        out = []
+        for i, call in enumerate(calls):
+            for key in call.step.outputs:
+                value: Value = self.program.values[key]
+                place = self.schedule.places[key]
+                size, channels = value.tensor.dtype.size, value.tensor.shape[1] if place.pitch else 0
+                rows = value.tensor.size // channels if channels else 1
+                out.append(dict(step=i, address=self.expression(key), rows=rows,
+                                bytes=value.bytes // rows, pitch=(place.pitch or 0) * size or value.bytes))
+        return out
+
+    def weight(self, w) -> dict[str, Any]:
+        dtype = DType.of(w.array.dtype)
+        return dict(name=self.weight_names[w.symbol], c_type=dtype.c, size=max(w.array.size, 1), node=w.node,
+                    shape="x".join(map(str, w.array.shape)) or "scalar", bytes=w.array.nbytes,
+                    lines=lambda: _literals(w.array, dtype))
+
+    def blob(self) -> tuple[bytes, list[int]]:
+        """All weights in one file, each at a multiple of 64 bytes."""
+        out, offsets = bytearray(), []
+        for w in self.program.weights:
+            out += bytes(-len(out) % 64)
+            offsets.append(len(out))
+            out += w.array.tobytes()
+        return bytes(out), offsets
+
+
+def _prototype(body: str, fn: str) -> str:
+    match = re.search(rf"^void {re.escape(fn)}\([^{{]*\)", body, re.M)
+    if not match:
+        raise AssertionError(f"the template of {fn} does not define `void ${{fn}}(...)`")
+    return match.group(0) + ";"
+
+
+def _literals(array: np.ndarray, dtype: DType) -> list[str]:
+    flat = array.reshape(-1)
+    if dtype == DType.F32:
+        words = [c_float(v) for v in flat]
+    elif dtype == DType.F64:
+        words = [repr(float(v)) for v in flat]
+    elif dtype == DType.I64:
+        words = [f"INT64_C({int(v)})" if v > -(1 << 63) else "INT64_MIN" for v in flat]
+    else:
+        words = [str(int(v)) for v in flat]
+    words = words or ["0"]
+    return [", ".join(words[i : i + 10]) for i in range(0, len(words), 10)]
+
+
+def write(sources: Sources, folder: Path) -> None:
+    """Put the files on disk; a file that is already right is left alone, so that its object need not be rebuilt."""
+    for path, data in sources.files.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.is_file() or target.read_bytes() != data:
+            target.write_bytes(data)

@@ -1,0 +1,72 @@
+"""The plan made without a search: both layouts are tried for the whole network, and each node takes the cheapest row."""
+
+from codegen.board import Board
+from codegen.errors import CodegenError
+from codegen.graph import Graph, Node
+from codegen.kernels import Kernel, Layer, candidates
+from codegen.layer import layer_of
+from codegen.layout import LAYOUTS
+from codegen.ops import OPS
+from codegen.plan import Choice, Plan, needs_kernel
+
+# Elements per cycle that a layout conversion moves; it only has to rank plans.
+_CONVERSION_RATE = 0.5
+
+
+def default_plan(graph: Graph, board: Board, model_sha256: str) -> Plan:
+    """The cheaper of two plans by the rows' nominal rates: channels last, or ONNX order, wherever rows allow."""
+    plans = []
+    for layout in LAYOUTS:
+        nodes, cost = _walk(graph, board, layout)
+        plans.append((cost, Plan(board.name, model_sha256, nodes)))
+    return min(plans, key=lambda p: p[0])[1]
+
+
+def work(layer: Layer, node: Node, graph: Graph, row: Kernel) -> float:
+    """MACs as the row executes them (tiles padded to their full size), or elements written plus read."""
+    op = OPS[node.op]
+    if op.macs is None:
+        return sum(graph.tensors[t].size for t in (*node.outputs, *node.inputs[:1]) if t)
+    macs = float(op.macs(layer.dims))
+    for size, tile in (("m" if op.spatial else "n", "nr"),):
+        if tile in row.params and size in layer.dims:
+            n, unit = layer.dims[size], row.params[tile]
+            macs *= -(-n // unit) * unit / n
+    return macs
+
+
+def _walk(graph: Graph, board: Board, preferred: str) -> tuple[dict[str, Choice], float]:
+    layouts = {name: "nchw" for name in (*graph.inputs, *graph.constants)}
+    nodes: dict[str, Choice] = {}
+    total = 0.0
+    for node in graph.nodes:
+        data = [t for t in node.inputs if t and t not in graph.constants]
+        come = layouts.get(data[0], "nchw") if data else "nchw"
+        if not needs_kernel(node):
+            layouts.update(dict.fromkeys(node.outputs, come))
+            continue
+        choice, cost = _cheapest(graph, node, board, preferred if OPS[node.op].spatial else come)
+        for t in data:
+            shape = graph.tensors[t].shape
+            if len(shape) > 2 and layouts.get(t, "nchw") != choice.layout:
+                cost += graph.tensors[t].size / _CONVERSION_RATE
+        total += cost
+        nodes[node.name] = choice
+        layouts.update(dict.fromkeys(node.outputs, choice.layout))
+    for t in graph.outputs:
+        if layouts[t] != "nchw" and len(graph.tensors[t].shape) > 2:
+            total += graph.tensors[t].size / _CONVERSION_RATE
+    return nodes, total
+
+
+def _cheapest(graph: Graph, node: Node, board: Board, layout: str) -> tuple[Choice, float]:
+    """The best row in `layout`, or, where no row computes that layout, in the other one."""
+    for wanted in (layout, *(x for x in LAYOUTS if x != layout)):
+        layer = layer_of(graph, node, wanted)
+        rows = [r for r in candidates(layer, board) if r.layout in ("any", wanted)]
+        if rows:
+            best = min(rows, key=lambda r: work(layer, node, graph, r) / r.rate)
+            return Choice(best.name, wanted), work(layer, node, graph, best) / best.rate
+    dtype = layer_of(graph, node, layout).dtype
+    raise CodegenError(f"node {node.name!r}", f"no kernel for {node.op} on {dtype}",
+                       f"see templates/{OPS[node.op].family}/kernels.toml", "convert the model to float32")

@@ -1,0 +1,73 @@
+"""Evaluate a Graph with the numpy references: what every kernel is compared with. Slow, and exact to float64."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from codegen.graph import Activation, Graph, Node
+from codegen.ops import OPS
+from codegen.types import DType
+
+Values = dict[str, np.ndarray]
+
+
+def interpret(graph: Graph, inputs: Mapping[str, np.ndarray]) -> Values:
+    """Output name -> value, in the element type of the graph.
+
+    Floating point is carried in float64 throughout, so that a pass which reorders sums changes nothing visible;
+    integers keep their own type and wrap as C does.
+    """
+    values = evaluate(graph, inputs)
+    return {t: values[t].astype(graph.tensors[t].dtype.numpy) for t in graph.outputs}
+
+
+def evaluate(graph: Graph, inputs: Mapping[str, np.ndarray]) -> Values:
+    """Every tensor of the graph by name, floating point in float64."""
+    values = {name: _wide(value) for name, value in graph.constants.items()}
+    for name in graph.inputs:
+        tensor = graph.tensors[name]
+        value = np.asarray(inputs[name])
+        if value.shape != tensor.shape:
+            raise ValueError(f"{name}: shape {value.shape}; {tensor.shape} is needed")
+        values[name] = _wide(value.astype(tensor.dtype.numpy, copy=False))
+    with np.errstate(all="ignore"):
+        for node in graph.nodes:
+            _node(graph, node, values)
+    return values
+
+
+def _node(graph: Graph, node: Node, values: Values) -> None:
+    result = OPS[node.op].reference(node.attrs, *(values[t] if t else None for t in node.inputs))
+    results = list(result) if isinstance(result, tuple) else [result]
+    if node.residual:
+        results[0] = results[0] + values[node.residual]
+    if node.activation:
+        slope = values[node.activation.slope] if node.activation.slope else None
+        results[0] = activate(node.activation, results[0], slope)
+    for name, value in zip(node.outputs, results, strict=False):
+        if not name:
+            continue
+        tensor = graph.tensors[name]
+        if np.shape(value) != tensor.shape:
+            raise AssertionError(f"{node.name} ({node.op}): the reference gives {np.shape(value)}, "
+                                 f"the shape rule {tensor.shape}")
+        values[name] = _stored(value, tensor.dtype)
+
+
+def activate(activation: Activation, y: np.ndarray, slope: np.ndarray | None) -> np.ndarray:
+    """A fused activation applied to float64 values; `slope` holds PRelu's slopes, one or one per channel."""
+    if slope is not None:
+        if slope.size > 1 and y.ndim > 1:
+            slope = slope.reshape(-1, *(1,) * (y.ndim - 2))
+        return np.where(y < 0, y * slope, y)
+    op = OPS[activation.op]
+    return op.reference(dict(zip(op.attrs, activation.args, strict=True)), y)
+
+
+def _wide(value: np.ndarray) -> np.ndarray:
+    return value.astype(np.float64) if value.dtype.kind == "f" else value
+
+
+def _stored(value: np.ndarray, dtype: DType) -> np.ndarray:
+    """Integers in their own type; a float16 or float32 result stays wide."""
+    return np.asarray(value).astype(np.float64 if dtype.numpy.kind == "f" else dtype.numpy)

@@ -1,0 +1,111 @@
+"""Kernel rows: every implementation there is, read from templates/*/kernels.toml; candidates(layer, board) -> rows."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from codegen.board import Board
+from codegen.errors import CodegenError
+from codegen.resources import templates_dir
+
+_KEYS = {"name", "template", "layout", "dtype", "isa", "when", "multiple_of", "params", "pack", "derive", "inplace",
+         "pitch", "rate"}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One row. `rate` is the nominal work (MACs, or elements where there are none) per cycle, used only by the
+    default plan; everything else is constraint or parameter.
+
+    `pack` names a packer in weights.py ("" = constants in ONNX order), `derive` a function in derive.py that computes
+    further sizes and scratch. `inplace`: y may lie on an "input" of its size, or on the "residual". `pitch`: y's pixels may lie further apart than
+    the number of channels, so that a concatenation can be written in place.
+    """
+
+    name: str
+    family: str
+    template: str
+    layout: str = "any"
+    dtype: tuple[str, ...] = ("f32",)
+    isa: str = "c"
+    when: Mapping[str, Any] = field(default_factory=dict)
+    multiple_of: Mapping[str, int] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    pack: str = ""
+    derive: str = ""
+    inplace: str = ""
+    pitch: bool = False
+    rate: float = 0.1
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a kernel is asked to compute: family, sizes and element types; no names, no values."""
+
+    family: str
+    dims: Mapping[str, Any]
+    dtype: str
+
+
+def _row(raw: dict[str, Any], family: str, path: Path) -> Kernel:
+    where = f"templates/{family}/{path.name}"
+    unknown = sorted(set(raw) - _KEYS)
+    if unknown:
+        raise CodegenError(where, f"unknown key {unknown[0]!r} in row {raw.get('name')!r}",
+                           f"known keys: {', '.join(sorted(_KEYS))}", "rename or remove it")
+    if "name" not in raw or "template" not in raw:
+        raise CodegenError(where, f"row {raw.get('name', '?')!r} has no name or template", "both are needed", "add them")
+    if not (path.parent / raw["template"]).is_file():
+        raise CodegenError(where, f"row {raw['name']!r} names template {raw['template']!r}, which does not exist",
+                           "a file in the same folder", "fix the name")
+    dtype = raw.get("dtype", "f32")
+    return Kernel(**{**raw, "family": family, "template": f"{family}/{raw['template']}",
+                     "dtype": tuple(dtype) if isinstance(dtype, list) else (dtype,)})
+
+
+@lru_cache(maxsize=8)
+def load_kernels(folder: Path | None = None) -> dict[str, Kernel]:
+    """All rows by name, in file order within a family. Row 1 of a family is the portable one."""
+    rows: dict[str, Kernel] = {}
+    for path in sorted((folder or templates_dir()).glob("*/kernels.toml")):
+        try:
+            raw_rows = tomllib.loads(path.read_text())["kernel"]
+        except (tomllib.TOMLDecodeError, KeyError) as e:
+            raise CodegenError(str(path), f"cannot be read ({e})", "a list of [[kernel]] tables", "fix the file") from None
+        for raw in raw_rows:
+            row = _row(raw, path.parent.name, path)
+            if row.name in rows:
+                raise CodegenError(str(path), f"kernel {row.name!r} is defined twice", "names are unique", "rename one")
+            rows[row.name] = row
+    return rows
+
+
+def refusal(row: Kernel, layer: Layer, isa: tuple[str, ...]) -> str:
+    """Why `row` cannot compute `layer` on a core with `isa`; "" where it can."""
+    if row.family != layer.family:
+        return f"it computes {row.family}, not {layer.family}"
+    if row.isa != "c" and row.isa not in isa:
+        return f"it needs isa {row.isa!r}; the board has {', '.join(isa) or 'none'}"
+    if "any" not in row.dtype and layer.dtype not in row.dtype:
+        return f"it computes {'/'.join(row.dtype)}, not {layer.dtype}"
+    for key, wanted in row.when.items():
+        allowed = wanted if isinstance(wanted, list) else [wanted]
+        if layer.dims.get(key) not in allowed:
+            return f"it needs {key} = {'/'.join(map(str, allowed))}; here it is {layer.dims.get(key)}"
+    for key, unit in row.multiple_of.items():
+        if layer.dims[key] % unit:
+            return f"it needs {key} to be a multiple of {unit}; here it is {layer.dims[key]}"
+    return ""
+
+
+def candidates(layer: Layer, board: Board) -> list[Kernel]:
+    """The rows that can compute `layer` on `board`, the portable one first."""
+    return [r for r in load_kernels().values() if not refusal(r, layer, tuple(board.isa))]
+
+
+def family_rows(family: str) -> list[Kernel]:
+    """Every row of one family, in file order."""
+    return [r for r in load_kernels().values() if r.family == family]

@@ -1,0 +1,10 @@
+"""The list of operators from which importer, shape inference, references, the support table and tests derive."""
+
+from codegen.ops import (
+    composite, conv, dense, elementwise, movement, normalise, pool, reduce, resize, shape, slices, softmax,
+)
+from codegen.ops.base import OpDef
+
+FAMILIES = (conv, pool, dense, elementwise, shape, normalise, softmax, reduce, slices, movement,
+            resize, composite)
+OPS: dict[str, OpDef] = {op.name: op for family in FAMILIES for op in family.OPS}

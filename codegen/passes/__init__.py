@@ -1,0 +1,22 @@
+"""Graph -> Graph, each pass a pure function that leaves the outputs as they were (to rounding)."""
+
+from collections.abc import Callable
+
+from codegen.graph import Graph
+from codegen.passes.affine import fold_affine
+from codegen.passes.cleanup import drop_dead, drop_moves, merge_equal
+from codegen.passes.fuse import fuse_activation, fuse_residual
+from codegen.passes.patterns import recognise_activations
+from codegen.passes.pads import fold_pads
+
+PASSES: tuple[Callable[[Graph], Graph], ...] = (
+    drop_dead, merge_equal, drop_moves, recognise_activations, fold_pads, fold_affine, fuse_residual, fuse_activation,
+    drop_dead,
+)
+
+
+def optimise(graph: Graph) -> Graph:
+    """All passes, in order."""
+    for run in PASSES:
+        graph = run(graph)
+    return graph

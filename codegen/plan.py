@@ -1,0 +1,139 @@
+"""The plan: which kernel computes which node. Plain JSON, versioned, diffable, checked before it is believed."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from codegen.board import Board
+from codegen.errors import CodegenError
+from codegen.graph import Graph, Node
+from codegen.kernels import family_rows, load_kernels, refusal
+from codegen.layer import layer_of
+from codegen.layout import LAYOUTS
+from codegen.ops import OPS
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One node's kernel; `layout` says how its tensors of rank >= 3 lie in memory."""
+
+    kernel: str
+    layout: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A decision for every node that needs a kernel, by node name after the passes."""
+
+    board: str
+    model_sha256: str
+    nodes: Mapping[str, Choice]
+    order: tuple[str, ...] = ()
+    conversions: tuple[Mapping[str, str], ...] = ()
+    threads: int = 1
+    predicted: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The file: one line per node, so that two plans can be compared with diff."""
+        head = {"schema": SCHEMA, "model_sha256": self.model_sha256, "board": self.board, "threads": self.threads}
+        lines = [f'  {json.dumps(k)}: {json.dumps(v)},' for k, v in head.items()]
+        rows = [f'    {json.dumps(n)}: {{"kernel": {json.dumps(c.kernel)}, "layout": {json.dumps(c.layout)}}}'
+                for n, c in self.nodes.items()]
+        moves = [f"    {json.dumps(dict(c))}" for c in self.conversions]
+        lines += ['  "nodes": {', ",\n".join(rows), "  },", '  "conversions": [', *([",\n".join(moves)] if moves else []),
+                  "  ],", f'  "order": {json.dumps(list(self.order))},', f'  "predicted": {json.dumps(dict(self.predicted))}']
+        return "{\n" + "\n".join(lines) + "\n}\n"
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the decisions (not of predictions)."""
+        text = json.dumps([self.model_sha256, self.board, self.threads, list(self.order),
+                           {n: [c.kernel, c.layout] for n, c in sorted(self.nodes.items())}])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def needs_kernel(node: Node) -> bool:
+    """Views are only other names for their input."""
+    return not OPS[node.op].view
+
+
+def read_plan(path: Path) -> Plan:
+    """Parse a plan file; CodegenError where it is not one."""
+    where = str(path)
+    try:
+        raw = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise CodegenError(where, "no such file", "a plan.json is needed", "check the path") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise CodegenError(where, f"not JSON ({e})", "a plan written by codegen", "fix the file") from None
+    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+        found = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
+        raise CodegenError(where, f"schema {found!r}", f"schema {SCHEMA} is read", "make the plan again")
+    known = {"schema", "model_sha256", "board", "threads", "nodes", "conversions", "order", "predicted"}
+    unknown = sorted(set(raw) - known)
+    if unknown:
+        raise CodegenError(where, f"unknown key {unknown[0]!r}", f"known keys: {', '.join(sorted(known))}", "remove it")
+    for key, kind in (("model_sha256", str), ("board", str), ("nodes", dict)):
+        if not isinstance(raw.get(key), kind):
+            raise CodegenError(where, f"{key} is {raw.get(key)!r}", f"a {kind.__name__} is needed", "fix the file")
+    if raw.get("threads", 1) != 1:
+        raise CodegenError(where, f"threads {raw['threads']!r}", "1 thread is generated", "set threads to 1")
+    nodes = {name: _choice(where, name, entry) for name, entry in raw["nodes"].items()}
+    return Plan(raw["board"], raw["model_sha256"], nodes, tuple(raw.get("order", ())),
+                tuple(raw.get("conversions", ())), 1, raw.get("predicted", {}))
+
+
+def _choice(where: str, name: str, entry: Any) -> Choice:
+    if not isinstance(entry, dict) or set(entry) - {"kernel", "layout"} or not isinstance(entry.get("kernel"), str):
+        raise CodegenError(where, f"entry of node {name!r} is {entry!r}", 'it needs {"kernel": ..., "layout": ...}',
+                           "fix the entry")
+    layout = entry.get("layout", "nchw")
+    if layout not in LAYOUTS:
+        raise CodegenError(where, f"layout {layout!r} of node {name!r}", f"layouts: {', '.join(LAYOUTS)}", "name one")
+    return Choice(entry["kernel"], layout)
+
+
+def check_plan(plan: Plan, graph: Graph, board: Board, where: str = "plan") -> None:
+    """CodegenError unless every node has a kernel that can compute it on this board."""
+    if plan.board != board.name:
+        raise CodegenError(where, f"made for board {plan.board!r}", f"this build is for {board.name!r}",
+                           "make a plan for this board, or change its `board` key if the cores are alike")
+    wanted = {n.name: n for n in graph.nodes if needs_kernel(n)}
+    for name in plan.nodes:
+        if name not in wanted:
+            near = difflib.get_close_matches(name, wanted, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise CodegenError(where, f"node {name!r} is not in the network{hint}",
+                               f"{len(wanted)} nodes have kernels", "make the plan again for this model")
+    for name, node in wanted.items():
+        if name not in plan.nodes:
+            raise CodegenError(where, f"node {name!r} ({node.op}) has no kernel", "every node needs one",
+                               "make the plan again or add the node")
+        _check_choice(plan.nodes[name], graph, node, board, where)
+    if plan.order and sorted(plan.order) != sorted(wanted):
+        odd = sorted(set(plan.order) ^ set(wanted)) or ["a node twice"]
+        raise CodegenError(where, f"order does not list every node once ({odd[0]!r})", "each node exactly once",
+                           "remove the key `order` to have it chosen")
+
+
+def _check_choice(choice: Choice, graph: Graph, node: Node, board: Board, where: str) -> None:
+    family = OPS[node.op].family
+    rows = load_kernels()
+    if choice.kernel not in rows or rows[choice.kernel].family != family:
+        have = ", ".join(r.name for r in family_rows(family))
+        raise CodegenError(where, f"kernel {choice.kernel!r} for node {node.name!r} ({family})",
+                           f"templates/{family}/kernels.toml has: {have}", "name one of them")
+    row = rows[choice.kernel]
+    if row.layout not in ("any", choice.layout):
+        raise CodegenError(where, f"layout {choice.layout!r} for node {node.name!r}",
+                           f"kernel {row.name} computes {row.layout}", "change the layout or the kernel")
+    reason = refusal(row, layer_of(graph, node, choice.layout), tuple(board.isa))
+    if reason:
+        raise CodegenError(where, f"kernel {row.name!r} cannot compute node {node.name!r}: {reason}",
+                           "a row whose constraints hold", "choose another kernel")

@@ -1,0 +1,53 @@
+"""What the network should compute: onnxruntime on the user's own file."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from codegen.errors import CodegenError
+from codegen.graph import Graph
+from codegen.onnx_import import pin_shapes, read_model
+
+
+def random_inputs(graph: Graph, seed: int) -> dict[str, np.ndarray]:
+    """Normally distributed floats, small integers, coin flips; the same for the same seed."""
+    rng = np.random.default_rng(seed)
+    out = {}
+    for name in graph.inputs:
+        t = graph.tensors[name]
+        if t.dtype.numpy.kind == "f":
+            out[name] = rng.standard_normal(t.shape).astype(t.dtype.numpy)
+        else:
+            out[name] = rng.integers(0, 2 if t.dtype.numpy.kind == "b" else 10, t.shape).astype(t.dtype.numpy)
+    return out
+
+
+class Reference:
+    """An onnxruntime session on the model as the user gave it, with `extra` intermediate tensors as outputs."""
+
+    def __init__(self, path: Path, shapes: Mapping[str, Sequence[int]] | None = None, extra: Sequence[str] = ()):
+        import onnxruntime as ort
+        model = pin_shapes(read_model(path), path, shapes or {})
+        made = {o for n in model.graph.node for o in n.output}
+        have = {o.name for o in model.graph.output}
+        self.extra = tuple(t for t in dict.fromkeys(extra) if t in made and t not in have)
+        model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(t) for t in self.extra)
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = 2
+        if self.extra:  # a fused node has no intermediate result
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            self._session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        except Exception as e:
+            raise CodegenError(str(path), f"onnxruntime cannot load it ({str(e).splitlines()[0]})",
+                               "verification needs onnxruntime as reference", "use --no-verify, or fix the model") from None
+        self.outputs = tuple(o.name for o in self._session.get_outputs())
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Every output (and extra tensor) by name."""
+        known = {i.name for i in self._session.get_inputs()}
+        values = self._session.run(None, {k: v for k, v in inputs.items() if k in known})
+        return dict(zip(self.outputs, values, strict=True))

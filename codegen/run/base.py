@@ -1,0 +1,68 @@
+"""What a runner is: it takes a program and files to a board, runs it there, and brings files and one JSON line back."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from codegen.board import Board
+
+
+@dataclass(frozen=True)
+class Job:
+    """`program` with `args`; a file argument is a plain name. `inputs` are put beside it, `outputs` fetched after."""
+
+    program: Path
+    args: tuple[str, ...] = ()
+    inputs: Mapping[str, bytes] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    timeout_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came back: the program's JSON line and files, or `error`. `seconds` is wall time, for progress only."""
+
+    report: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, bytes] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str = ""
+
+
+class Runner(Protocol):
+    """Every way of executing a binary for a board."""
+
+    name: str
+
+    def run(self, job: Job, board: Board) -> Outcome:
+        """Never raises for what the program does: a crash, a hang or garbage is an Outcome with an error."""
+        ...
+
+
+def parse_report(stdout: str) -> Mapping[str, Any] | None:
+    """The last line that is a JSON object, or None."""
+    for line in reversed(stdout.splitlines()):
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(value, dict):
+            return value
+    return None
+
+
+def finish(code: int, stdout: str, stderr: str, outputs: Mapping[str, bytes], wanted: Sequence[str],
+           seconds: float) -> Outcome:
+    """Judge a finished process: exit code, JSON line, files."""
+    report = parse_report(stdout)
+    said = (report or {}).get("error") or stderr.strip()[-2000:] or stdout.strip()[-500:]
+    if code != 0:
+        reason = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return Outcome(error=f"the program ended with {reason}: {said}", seconds=seconds)
+    if report is None:
+        return Outcome(error=f"the program printed no JSON line: {said!r}", seconds=seconds)
+    missing = [n for n in wanted if n not in outputs]
+    if missing:
+        return Outcome(error=f"the program did not write {missing[0]}", seconds=seconds)
+    return Outcome(report, outputs, seconds)

@@ -1,0 +1,89 @@
+"""Packers: the constants of a node in the form in which its kernel streams them; numpy only, at generation time."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Constants:
+    """What a packer gets: the node's constant inputs after the first one (None where absent), PRelu slopes, sizes."""
+
+    inputs: tuple[np.ndarray | None, ...]
+    slope: np.ndarray | None
+    dims: Mapping[str, Any]
+    params: Mapping[str, Any]
+
+
+Packed = list[tuple[str, np.ndarray]]
+
+
+def _padded(v: np.ndarray | None, n: int, unit: int) -> np.ndarray:
+    """A vector of n values padded with zeros to a multiple of `unit`; zeros where there is none."""
+    out = np.zeros(-(-n // unit) * unit, np.float32)
+    if v is not None:
+        out[:n] = v.reshape(-1)
+    return out
+
+
+def _vectors(c: Constants, n: int, unit: int, groups: int = 1) -> Packed:
+    """Bias always, slopes where the epilogue has them; each group's share padded to a multiple of `unit`."""
+    def padded(v: np.ndarray | None) -> np.ndarray:
+        parts = [None] * groups if v is None else np.broadcast_to(v.reshape(-1), (n,)).reshape(groups, -1)
+        return np.concatenate([_padded(part, n // groups, unit) for part in parts])
+
+    out = [("b", padded(c.inputs[1] if len(c.inputs) > 1 else None))]
+    return out + ([("s", padded(c.slope))] if c.slope is not None else [])
+
+
+def column_panels(w: np.ndarray, nr: int) -> np.ndarray:
+    """[k][n] -> [ceil(n/nr)][k][nr], zero padded: the right-hand operand as a micro-kernel reads it."""
+    k, n = w.shape
+    panels = -(-n // nr)
+    out = np.zeros((panels * nr, k), w.dtype)
+    out[:n] = w.T
+    return np.ascontiguousarray(out.reshape(panels, nr, k).transpose(0, 2, 1))
+
+
+def conv_panels_nhwc(c: Constants) -> Packed:
+    """OIHW weights -> column panels of the [kh*kw*c][m] matrix of an NHWC im2col, per group."""
+    d, nr = c.dims, c.params["nr"]
+    w, g = c.inputs[0], c.dims["groups"]
+    mg = d["m"] // g
+    w4 = w.reshape(d["m"], d["c"] // g, d["kh"], d["kw"]).transpose(0, 2, 3, 1).reshape(d["m"], -1)
+    panels = np.concatenate([column_panels(w4[i * mg : (i + 1) * mg].T, nr) for i in range(g)])
+    return [("w", panels), *_vectors(c, d["m"], nr, g)]
+
+
+def conv_panels_nchw(c: Constants) -> Packed:
+    """OIHW weights -> row panels [ceil(m/mr)][c*kh*kw][mr] of the [m][k] matrix, per group."""
+    d, mr = c.dims, c.params["mr"]
+    g = d["groups"]
+    mg = d["m"] // g
+    w2 = c.inputs[0].reshape(d["m"], -1)
+    panels = np.concatenate([column_panels(w2[i * mg : (i + 1) * mg].T, mr) for i in range(g)])
+    return [("w", panels), *_vectors(c, d["m"], mr, g)]
+
+
+def conv_taps_nhwc(c: Constants) -> Packed:
+    """Depthwise weights [m][1][kh][kw] -> [kh][kw][m]."""
+    d = c.dims
+    w = c.inputs[0].reshape(d["m"], d["kh"], d["kw"]).transpose(1, 2, 0)
+    return [("w", np.ascontiguousarray(w)), *_vectors(c, d["m"], 1)]
+
+
+def conv_taps_nchw(c: Constants) -> Packed:
+    """Depthwise weights as they are, [m][kh*kw]."""
+    return [("w", c.inputs[0].reshape(c.dims["m"], -1)), *_vectors(c, c.dims["m"], 1)]
+
+
+def dense_panels(c: Constants) -> Packed:
+    """[k][n] -> column panels."""
+    return [("w", column_panels(c.inputs[0], c.params["nr"])), *_vectors(c, c.dims["n"], c.params["nr"])]
+
+
+PACKERS: dict[str, Callable[[Constants], Packed]] = {
+    f.__name__: f for f in (conv_panels_nhwc, conv_panels_nchw, conv_taps_nhwc, conv_taps_nchw, dense_panels)
+}

@@ -1,0 +1,109 @@
+/* Vector counterparts of cg_math.h: cg_<op>_f32x4(x, parameters...). Part of the generated library.
+ * On AArch64 the compiler's own arm_neon.h; elsewhere the SIMDe headers stand in for it, so that the same
+ * code can be run and debugged on the developer's machine. */
+#ifndef CG_NEON_H
+#define CG_NEON_H
+
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#else
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/arm/neon.h>
+#endif
+
+#include "cg_math.h"
+
+static inline float32x4_t cg_relu_f32x4(float32x4_t x) { return vmaxq_f32(x, vdupq_n_f32(0.0f)); }
+
+static inline float32x4_t cg_clip_f32x4(float32x4_t x, float lo, float hi)
+{
+    return vminq_f32(vmaxq_f32(x, vdupq_n_f32(lo)), vdupq_n_f32(hi));
+}
+
+/* exp(x), relative error below 2 ulp. x is clamped to [-87.3, 88.3], where the result is a normal number.
+ * x = n ln 2 + r with ln 2 in two parts; polynomial of degree 5 for exp(r) from Cephes (expf.c, S. Moshier). */
+static inline float32x4_t cg_exp_f32x4(float32x4_t x)
+{
+    x = vminq_f32(vmaxq_f32(x, vdupq_n_f32(-87.3f)), vdupq_n_f32(88.3f));
+    float32x4_t n = vrndnq_f32(vmulq_f32(x, vdupq_n_f32(1.44269504f)));
+    float32x4_t r = vfmsq_f32(x, n, vdupq_n_f32(0.693359375f));
+    r = vfmsq_f32(r, n, vdupq_n_f32(-2.12194440e-4f));
+    float32x4_t p = vdupq_n_f32(1.9875691500e-4f);
+    p = vfmaq_f32(vdupq_n_f32(1.3981999507e-3f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(8.3334519073e-3f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(4.1665795894e-2f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.6666665459e-1f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(5.0000001201e-1f), p, r);
+    p = vfmaq_f32(vaddq_f32(r, vdupq_n_f32(1.0f)), p, vmulq_f32(r, r));
+    int32x4_t scale = vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23);
+    return vmulq_f32(p, vreinterpretq_f32_s32(scale));
+}
+
+static inline float32x4_t cg_sigmoid_f32x4(float32x4_t x)
+{
+    float32x4_t one = vdupq_n_f32(1.0f);
+    return vdivq_f32(one, vaddq_f32(one, cg_exp_f32x4(vnegq_f32(x))));
+}
+
+static inline float32x4_t cg_silu_f32x4(float32x4_t x)
+{
+    return vdivq_f32(x, vaddq_f32(vdupq_n_f32(1.0f), cg_exp_f32x4(vnegq_f32(x))));
+}
+
+/* 1 - 2 / (exp(2x) + 1): absolute error below 2e-7 everywhere. */
+static inline float32x4_t cg_tanh_f32x4(float32x4_t x)
+{
+    float32x4_t one = vdupq_n_f32(1.0f);
+    float32x4_t e = cg_exp_f32x4(vaddq_f32(x, x));
+    return vsubq_f32(one, vdivq_f32(vdupq_n_f32(2.0f), vaddq_f32(e, one)));
+}
+
+static inline float32x4_t cg_hardsigmoid_f32x4(float32x4_t x, float alpha, float beta)
+{
+    return cg_clip_f32x4(vfmaq_f32(vdupq_n_f32(beta), x, vdupq_n_f32(alpha)), 0.0f, 1.0f);
+}
+
+static inline float32x4_t cg_hardswish_f32x4(float32x4_t x)
+{
+    return vmulq_f32(x, cg_hardsigmoid_f32x4(x, 1.0f / 6.0f, 0.5f));
+}
+
+static inline float32x4_t cg_prelu_f32x4(float32x4_t x, float32x4_t slope)
+{
+    return vbslq_f32(vcltq_f32(x, vdupq_n_f32(0.0f)), vmulq_f32(x, slope), x);
+}
+
+static inline float32x4_t cg_leaky_relu_f32x4(float32x4_t x, float alpha)
+{
+    return cg_prelu_f32x4(x, vdupq_n_f32(alpha));
+}
+
+static inline float32x4_t cg_elu_f32x4(float32x4_t x, float alpha)
+{
+    float32x4_t low = vmulq_n_f32(vsubq_f32(cg_exp_f32x4(x), vdupq_n_f32(1.0f)), alpha);
+    return vbslq_f32(vcltq_f32(x, vdupq_n_f32(0.0f)), low, x);
+}
+
+static inline float32x4_t cg_abs_f32x4(float32x4_t x) { return vabsq_f32(x); }
+static inline float32x4_t cg_neg_f32x4(float32x4_t x) { return vnegq_f32(x); }
+static inline float32x4_t cg_sqrt_f32x4(float32x4_t x) { return vsqrtq_f32(x); }
+
+/* The first n (1..3) floats at p; the rest of the vector is zero. Never reads beyond them. */
+static inline float32x4_t cg_load_part_f32x4(const float *p, int n)
+{
+    float t[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    for (int i = 0; i < n; i++)
+        t[i] = p[i];
+    return vld1q_f32(t);
+}
+
+/* Store the first n (1..4) lanes. */
+static inline void cg_store_part_f32x4(float *p, float32x4_t v, int n)
+{
+    float t[4];
+    vst1q_f32(t, v);
+    for (int i = 0; i < n; i++)
+        p[i] = t[i];
+}
+
+#endif
