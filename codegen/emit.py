@@ -13,6 +13,7 @@ import numpy as np
 from codegen import __version__
 from codegen.board import Board
 from codegen.kernels import Kernel
+from codegen.layer import Epilogue
 from codegen.memory import Place, Schedule
 from codegen.names import c_names, identifier
 from codegen.plan import Plan
@@ -217,7 +218,7 @@ class _Emitter:
         pitch = self.schedule.places[first].pitch
         channels = step.dims.get("m", step.dims.get("c", 0))
         c_type = self.c_type(step.args[0]) if step.args else out.dtype.c
-        return {**step.kernel.params, **step.dims, "fn_name": step.dims.get("fn", ""), "T": c_type, "TY": out.dtype.c,
+        return {"act": Epilogue(), **step.kernel.params, **step.dims, "fn_name": step.dims.get("fn", ""), "T": c_type, "TY": out.dtype.c,
                 "y_pitch": pitch or channels, "to_bool": out.dtype == DType.BOOL}
 
     def c_type(self, arg: str) -> str:

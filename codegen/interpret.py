@@ -1,4 +1,4 @@
-"""Evaluate a Graph with the numpy references: what every kernel is compared with. Slow, and exact to float64."""
+"""Evaluate a Graph with the numpy references: what every kernel is compared with. Slow, float64."""
 
 from collections.abc import Mapping
 
@@ -14,8 +14,8 @@ Values = dict[str, np.ndarray]
 def interpret(graph: Graph, inputs: Mapping[str, np.ndarray]) -> Values:
     """Output name -> value, in the element type of the graph.
 
-    Floating point is carried in float64 throughout, so that a pass which reorders sums changes nothing visible;
-    integers keep their own type and wrap as C does.
+    Floating point is carried in float64 throughout, so that a pass which reorders sums changes
+    nothing visible; integers keep their own type and wrap as C does.
     """
     values = evaluate(graph, inputs)
     return {t: values[t].astype(graph.tensors[t].dtype.numpy) for t in graph.outputs}
@@ -55,7 +55,7 @@ def _node(graph: Graph, node: Node, values: Values) -> None:
 
 
 def activate(activation: Activation, y: np.ndarray, slope: np.ndarray | None) -> np.ndarray:
-    """A fused activation applied to float64 values; `slope` holds PRelu's slopes, one or one per channel."""
+    """A fused activation on float64 values; `slope` holds PRelu's slopes, one or per channel."""
     if slope is not None:
         if slope.size > 1 and y.ndim > 1:
             slope = slope.reshape(-1, *(1,) * (y.ndim - 2))

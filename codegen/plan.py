@@ -99,8 +99,11 @@ def _choice(where: str, name: str, entry: Any) -> Choice:
     return Choice(entry["kernel"], layout)
 
 
-def check_plan(plan: Plan, graph: Graph, board: Board, where: str = "plan") -> None:
+def check_plan(plan: Plan, graph: Graph, board: Board, model_sha256: str, where: str = "plan") -> None:
     """CodegenError unless every node has a kernel that can compute it on this board."""
+    if plan.model_sha256 != model_sha256:
+        raise CodegenError(where, f"made for model {plan.model_sha256[:12]}…", f"this model is {model_sha256[:12]}…",
+                           "make a plan for this model (and --shape)")
     if plan.board != board.name:
         raise CodegenError(where, f"made for board {plan.board!r}", f"this build is for {board.name!r}",
                            "make a plan for this board, or change its `board` key if the cores are alike")

@@ -234,7 +234,9 @@ class _Lowering:
     def arguments(self, node: Node, row: Kernel, layout: str, dims: Mapping[str, Any]) -> tuple[str, ...]:
         slope = node.activation.slope if node.activation else ""
         if not row.pack:
-            args = [self.operand(node, t, layout) for t in node.inputs if t]
+            # only the data of a spatial operator follows the layout; its weights stay as they are
+            rest = "nchw" if OPS[node.op].spatial else layout
+            args = [self.operand(node, t, layout if i == 0 else rest) for i, t in enumerate(node.inputs) if t]
             return tuple(args + ([self.constant(node, slope, "nchw")] if slope else []))
         constants = self.graph.constants
         packed = PACKERS[row.pack](Constants(tuple(constants.get(t) for t in node.inputs[1:]),

@@ -91,19 +91,18 @@ static inline float32x4_t cg_sqrt_f32x4(float32x4_t x) { return vsqrtq_f32(x); }
 /* The first n (1..3) floats at p; the rest of the vector is zero. Never reads beyond them. */
 static inline float32x4_t cg_load_part_f32x4(const float *p, int n)
 {
-    float t[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    for (int i = 0; i < n; i++)
-        t[i] = p[i];
+    float t[4] = {p[0], n > 1 ? p[1] : 0.0f, n > 2 ? p[2] : 0.0f, 0.0f};
     return vld1q_f32(t);
 }
 
-/* Store the first n (1..4) lanes. */
+/* Store the first n (1..3) lanes. */
 static inline void cg_store_part_f32x4(float *p, float32x4_t v, int n)
 {
-    float t[4];
-    vst1q_f32(t, v);
-    for (int i = 0; i < n; i++)
-        p[i] = t[i];
+    vst1q_lane_f32(p, v, 0);
+    if (n > 1)
+        vst1q_lane_f32(p + 1, v, 1);
+    if (n > 2)
+        vst1q_lane_f32(p + 2, v, 2);
 }
 
 #endif

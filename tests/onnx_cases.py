@@ -14,7 +14,8 @@ from codegen.ops import OPS
 from codegen.ops.base import Case, OpDef
 from codegen.types import DType
 
-NEWEST = 26  # what onnxruntime runs; newer versions of an operator are covered by the conformance suite
+# What onnxruntime runs; newer versions of an operator are covered by the conformance suite.
+NEWEST = 26
 _PREFERRED = ("tensor(float)", "tensor(bool)", "tensor(int64)")
 _NUMPY = {"tensor(float)": np.float32, "tensor(bool)": np.bool_, "tensor(int64)": np.int64}
 
@@ -36,7 +37,7 @@ def schema_at(name: str, opset: int) -> OpSchema | None:
 
 
 def one_node_models() -> Iterator[OneNode]:
-    """Every Case of every ONNX operator, at each opset that changed the operator and can express the Case."""
+    """Every Case of every ONNX operator, at each opset that changed it and can express the Case."""
     for op in OPS.values():
         versions = {s.since_version for v in range(MIN_OPSET, NEWEST + 1)
                     if (s := schema_at(op.name, v)) and not s.deprecated}
@@ -107,15 +108,18 @@ def _parameter(given, allowed) -> np.ndarray:
     scalar = not isinstance(given, tuple)
     whole = all(isinstance(v, int) for v in np.ravel(np.asarray(given, object)))
     integers = "tensor(int64)" in allowed or not allowed
-    dtype = np.int64 if whole and integers and not (scalar and isinstance(given, float)) else np.float32
+    whole = whole and integers and not (scalar and isinstance(given, float))
+    dtype = np.int64 if whole else np.float32
     return np.asarray(given, dtype)
 
 
-def _model(op: str, arrays, attrs, constants: set[int], opset: int, outputs: int) -> onnx.ModelProto:
+def _model(op: str, arrays, attrs, constants: set[int], opset: int,
+           outputs: int) -> onnx.ModelProto:
     names = [f"x{i}" if a is not None else "" for i, a in enumerate(arrays)]
     outs = [f"y{i}" for i in range(outputs)]
     node = helper.make_node(op, names, outs, "node", **attrs)
-    infos = [helper.make_tensor_value_info(f"x{i}", helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+    element = helper.np_dtype_to_tensor_dtype
+    infos = [helper.make_tensor_value_info(f"x{i}", element(a.dtype), a.shape)
              for i, a in enumerate(arrays) if a is not None and i not in constants]
     init = [numpy_helper.from_array(a, f"x{i}") for i, a in enumerate(arrays)
             if a is not None and i in constants]
@@ -126,7 +130,7 @@ def _model(op: str, arrays, attrs, constants: set[int], opset: int, outputs: int
 
 
 def reference_outputs(case: OneNode) -> list[np.ndarray]:
-    """onnxruntime, and onnx.reference where it takes less than the standard (some opset-7 broadcasts, some types)."""
+    """onnxruntime, and onnx.reference where it takes less than the standard (some types)."""
     import onnxruntime as ort
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -1,4 +1,4 @@
-"""The ONNX backend node suite, evaluated in process: every case is right, or refused with a reason."""
+"""The ONNX backend node suite, evaluated in process: every case is right, or refused."""
 
 import re
 from collections import Counter
@@ -50,7 +50,7 @@ def _guarded(case: Any) -> Outcome:
 
 
 def _outcome(case: Any) -> Outcome:
-    """Parameters that the graph reads at run time become initialisers only where that is what stops the import."""
+    """Parameters read at run time become initialisers only where they stop the import."""
     model, (inputs, outputs) = case.model, case.data_sets[0]
     try:
         return _run(case, model, inputs, outputs, False)
@@ -71,7 +71,7 @@ def _reason(error: CodegenError) -> str:
 
 def _run(case: Any, model: onnx.ModelProto, inputs: list, outputs: list, pinned: bool) -> Outcome:
     if opset_of(model) < MIN_OPSET:
-        raise CodegenError(case.name, f"opset {opset_of(model)}", f"{MIN_OPSET} or newer", "convert it")
+        raise CodegenError(case.name, f"opset {opset_of(model)}", f"{MIN_OPSET} or newer", "")
     arrays = {i.name: _array(a) for i, a in zip(model_inputs(model), inputs, strict=True)}
     model = _sized(model, arrays)
     graph = translate(model, Path("case.onnx"), "case")
@@ -89,7 +89,7 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _sized(model: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> onnx.ModelProto:
-    """The model with the shapes of these inputs (some cases leave them open) and functions inlined."""
+    """The model with the shapes of these inputs (some leave them open) and functions inlined."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for info in model_inputs(copy):
@@ -102,11 +102,11 @@ def _sized(model: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> onnx.ModelP
 
 
 def _pin_parameters(model: onnx.ModelProto, inputs: list) -> tuple[onnx.ModelProto, list] | None:
-    """Inputs that feed a parameter slot of a node become initialisers; None where there are none."""
+    """Inputs that feed a parameter slot of a node become initialisers; None if there are none."""
     infos = list(zip(model_inputs(model), inputs, strict=True))
     parameters = {node.input[i] for node in model.graph.node if node.op_type in OPS
                   for i in OPS[node.op_type].const_inputs if i < len(node.input)}
-    if len(model.graph.node) > 1:  # an expanded function: whatever is an integer vector is a parameter
+    if len(model.graph.node) > 1:  # an expanded function: any integer vector is a parameter
         parameters |= {i.name for i, a in infos
                        if isinstance(a, np.ndarray) and a.dtype == np.int64 and a.ndim <= 1}
     chosen = [(i, a) for i, a in infos if i.name in parameters]
@@ -118,7 +118,8 @@ def _pin_parameters(model: onnx.ModelProto, inputs: list) -> tuple[onnx.ModelPro
     kept = [i for i in copy.graph.input if i.name not in names]
     del copy.graph.input[:]
     copy.graph.input.extend(kept)
-    copy.graph.initializer.extend(numpy_helper.from_array(np.asarray(a), i.name) for i, a in chosen)
+    copy.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(a), i.name) for i, a in chosen)
     return copy, [a for i, a in infos if i.name not in names]
 
 
@@ -155,7 +156,7 @@ def _group(reason: str) -> str:
 
 
 def test_coverage(capsys):
-    """At least as many cases as with onnx 1.23 when this was written; prints what is refused and why."""
+    """About as many cases as when this was written; prints what is refused and why."""
     passed = [o for o in outcomes() if not o.wrong and not o.refused]
     refused = Counter(_group(o.refused) for o in outcomes() if o.refused)
     with capsys.disabled():

@@ -1,7 +1,8 @@
-"""The list of operators from which importer, shape inference, references, the support table and tests derive."""
+"""The list of operators from which importer, shape rules, references and tests derive."""
 
 from codegen.ops import (
-    composite, conv, dense, elementwise, movement, normalise, pool, reduce, resize, shape, slices, softmax,
+    composite, conv, dense, elementwise, movement, normalise, pool, reduce, resize, shape, slices,
+    softmax,
 )
 from codegen.ops.base import OpDef
 

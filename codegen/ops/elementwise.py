@@ -118,11 +118,16 @@ def _bool(at: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
 
 _BINARY_CASES = (Case(((2, 3, 5), (2, 3, 5))), Case(((1, 7, 4, 3), (7, 1, 1)), {}, (1,)), Case(((2, 3), (4, 1, 3))),
                  Case(((1, 6, 5, 5), ())))
+_CANONICAL_CASES = (Case(((2, 3, 5), (2, 3, 5))), Case(((1, 7, 4, 3), (1, 7, 1, 1)), {}, (1,)),
+                    Case(((1, 6, 5, 5), (1, 1, 1, 1))), Case(((1, 1, 1), (2, 3, 9)), {}, (0,)),
+                    Case(((2, 1, 3), (1, 4, 3))), Case(((1, 9), (5, 9))))
 
 
 def binary(c_name: str, name: str, reference, infer=broadcast, **kw: Any) -> tuple[OpDef, OpDef]:
     """The ONNX operator, which broadcasts over unequal ranks, and its canonical form `<name>2` on equal ranks."""
-    canonical = OpDef(f"{name}2", infer, reference, "binary", _binary_dims(c_name), fuses=("activation",), **kw)
+    canonical = OpDef(f"{name}2", infer, reference, "binary", _binary_dims(c_name),
+                      fuses=("activation",) if infer is broadcast and c_name != "pow" else (),
+                      cases=_CANONICAL_CASES, **kw)
     return OpDef(name, infer, expand=_aligned(canonical.name), cases=_BINARY_CASES, **kw), canonical
 
 
@@ -183,7 +188,8 @@ def _infer_where(at: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
 WHERE = (
     OpDef("Where", _infer_where, expand=_aligned("Where3"),
           cases=(Case((np.array([[True], [False]]), (2, 3), (3,)), {}),)),
-    OpDef("Where3", _infer_where, lambda at, c, a, b: np.where(c, a, b), "where", _binary_dims("where")),
+    OpDef("Where3", _infer_where, lambda at, c, a, b: np.where(c, a, b), "where", _binary_dims("where"),
+          cases=(Case((np.array([[True], [False]]), (2, 3), (1, 3)), {}),)),
 )
 
 

@@ -7,9 +7,10 @@ import numpy as np
 
 from codegen.graph import Tensor
 from codegen.ops.base import (
-    REQUIRED, Attrs, Case, Inferred, OpDef, Shape, Unsupported, around, axis_of,
+    REQUIRED, Attrs, Case, Inferred, OpDef, Shape, Unsupported, around, axis_of, strides_of,
 )
 from codegen.ops.slices import add_box
+from codegen.types import DType
 
 # ---- Pad ----------------------------------------------------------------------------------------
 
@@ -61,7 +62,10 @@ def _pad_reference(at: Attrs, x: np.ndarray) -> np.ndarray:
 
 
 def pad_dims(at: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, Any]:
-    """Loops over y of extents `ys`; x of extents `xs` starts at `begin`. Neighbours without padding are merged."""
+    """x of extents `xs` lies at `begin` in y of extents `ys`, its first element at `base`.
+
+    Neighbouring dimensions without padding are merged.
+    """
     xs, ys, begin = [], [], []
     for e, first, last in zip(ins[0], at["begin"], at["end"], strict=True):
         if xs and first == last == 0 and xs[-1] == ys[-1]:
@@ -69,7 +73,10 @@ def pad_dims(at: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str
             ys[-1] *= e
         else:
             xs, ys, begin = [*xs, e], [*ys, e + first + last], [*begin, first]
-    return dict(xs=xs, ys=ys, begin=begin, mode=at["mode"], value=at["value"])
+    strides = strides_of(tuple(ys))
+    return dict(xs=xs, ys=ys, begin=begin, x_strides=strides_of(tuple(xs)), strides=strides,
+                base=sum(b * s for b, s in zip(begin, strides, strict=True)),
+                size=int(np.prod(ys, dtype=np.int64)), mode=at["mode"], value=at["value"])
 
 
 # ---- Gather -------------------------------------------------------------------------------------
@@ -98,6 +105,8 @@ def _gather_expand(b, node) -> None:
         y = add_box(b, x, starts, steps, extents, f"{node.name}/slice")
     else:
         count = b.tensors[indices].size
+        if b.tensors[indices].dtype != DType.I64:  # the kernels know one type of index
+            indices = b.add("Cast", [indices], {"to": "i64"}, f"{node.name}/i64")[0]
         indices = b.add("Reshape", [indices], {"shape": (count,)}, f"{node.name}/indices")[0]
         y = b.add("GatherAxis", [x, indices], {"axis": axis}, f"{node.name}/gather")[0]
     b.add("Reshape", [y], {"shape": out[0][0]}, node.name, node.outputs)
@@ -117,13 +126,17 @@ def _progression(indices: np.ndarray | None, extent: int) -> tuple[int, int, int
 
 
 def _take_infer(at: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
+    if ins[1].dtype != DType.I64:
+        raise Unsupported(f"indices of type {ins[1].dtype.value}")
     shape = list(ins[0].shape)
     shape[at["axis"]] = ins[1].size
     return [(tuple(shape), ins[0].dtype)]
 
 
 def _take_reference(at: Attrs, x: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    return np.take(x, indices.reshape(-1).astype(np.int64), at["axis"])
+    """Indices beyond the ends, which ONNX leaves open, are clamped as the kernels do."""
+    n, flat = x.shape[at["axis"]], indices.reshape(-1).astype(np.int64)
+    return np.take(x, np.clip(np.where(flat < 0, flat + n, flat), 0, n - 1), at["axis"])
 
 
 def take_dims(at: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, Any]:
@@ -180,16 +193,19 @@ _PAD_CASES = (
     Case(((2, 3, 5, 5),), {"pads": (0, 0, 2, 1, 0, 0, 1, 2), "mode": "reflect"}),
     Case(((3, 4),), {"pads": (1, 0, 2, 3), "mode": "edge"}),
     Case(((4, 5),), {"pads": (-1, 2, 1, -2)}), Case(((2, 3, 4),), {"pads": (2, 1), "axes": (1,)}),
-    Case(((4, 5),), {"pads": (-1, 0, -1, 0)}), Case(((3, 4),), {"pads": (1, 2, 3, 4), "mode": "wrap"}),
+    Case(((4, 5),), {"pads": (-1, 0, -1, 0)}),
+    Case(((3, 4),), {"pads": (1, 2, 3, 4), "mode": "wrap"}),
 )
 
 OPS = (
     OpDef("PadDims", _pad_infer, _pad_reference, "pad", pad_dims,
           attrs={"begin": REQUIRED, "end": REQUIRED, "mode": "constant", "value": 0.0},
           dim_attrs=("begin", "end"),
-          cases=tuple(Case(((1, 3, 5, 4),), {"begin": begin, "end": end, "mode": mode, "value": 0.5})
-                      for mode in _MODES
-                      for begin, end in (((0, 0, 1, 2), (0, 0, 3, 0)), ((0, 2, 0, 0), (1, 1, 0, 0))))),
+          cases=tuple(
+              Case(((1, 3, 5, 4),), {"begin": begin, "end": end, "mode": mode, "value": 0.5})
+              for mode in _MODES
+              for begin, end in (((0, 0, 1, 2), (0, 0, 3, 0)), ((0, 2, 0, 0), (1, 1, 0, 0)),
+                                 ((0, 0, 7, 0), (0, 0, 0, 9))))),
     OpDef("Pad", _pad_infer, expand=_pad_expand, normalise=_pad_normalise,
           attrs={"pads": REQUIRED, "value": None, "axes": None, "mode": "constant"},
           const_inputs={1: "pads", 2: "value", 3: "axes"}, cases=_PAD_CASES),

@@ -1,7 +1,7 @@
 """Normalisation: batch, instance, layer, group, RMS, Lp, local response.
 
-Everything with statistics taken at run time is rewritten into reductions and elementwise operators; batch norm, whose
-statistics are constants, becomes one multiply-add per channel (`Affine`).
+Everything with statistics taken at run time is rewritten into reductions and elementwise operators;
+batch norm, whose statistics are constants, becomes one multiply-add per channel (`Affine`).
 """
 
 from collections.abc import Sequence
@@ -250,7 +250,9 @@ OPS = (
           cases=(Case(((1, 5, 4, 3), (5,), (5,)), {}, (1, 2)),
                  Case(((2, 17, 7, 7), (17,), (17,)), {}, (1, 2)),
                  Case(((3, 9), (9,), (9,)), {}, (1, 2)),
-                 Case(((2, 4, 33), (33,), (33,)), {"axis": 2}, (1, 2)))),
+                 Case(((2, 4, 33), (33,), (33,)), {"axis": 2}, (1, 2)),
+                 *(Case(((2, n, i), (n,), (n,)), {}, (1, 2))
+                   for n in (1, 3, 4, 9) for i in (1, 3, 4, 5)))),
     OpDef("BatchNormalization", _batch_infer, expand=_batch_expand, normalise=_batch_normalise,
           attrs={**_EPSILON, "training_mode": 0, "spatial": 1}, ignored=("momentum",),
           cases=(Case(((1, 3, 4, 5), *_C), {}, (1, 2, 3, 4)),

@@ -1,6 +1,6 @@
 """Reductions over any axes, and the position of the largest or smallest element along one axis.
 
-The kernels keep the reduced dimensions as ones (`ReduceAxes`, `ArgAxis`); dropping them is a Reshape.
+The kernels keep the reduced dimensions as ones (`ReduceAxes`, `ArgAxis`); a Reshape drops them.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from codegen.graph import Tensor
-from codegen.ops.base import Attrs, Case, Inferred, OpDef, Shape, Unsupported, around, axis_of
+from codegen.ops.base import (
+    Attrs, Case, Inferred, OpDef, Shape, Unsupported, around, axis_of, strides_of,
+)
 from codegen.types import DType
 
 _REDUCERS = {"sum": np.sum, "mean": np.sum, "max": np.max, "min": np.min, "prod": np.prod}
@@ -56,7 +58,11 @@ def _reference(at: Attrs, x: np.ndarray) -> np.ndarray:
 
 
 def reduce_dims(at: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, Any]:
-    """Fewest alternating loops: `extents` and, per loop, whether it is `reduced`; a mean is a sum times `scale`."""
+    """Fewest alternating loops: `extents`, x strides `xs` and, per loop, whether it is `reduced`.
+
+    A mean is a sum times `scale`. `form` names the two patterns that have kernels of their own and
+    their sizes: `outer` times, "inner" takes `count` neighbours, "outer" `count` rows of `inner`.
+    """
     extents: list[int] = []
     reduced: list[int] = []
     for i, e in enumerate(ins[0]):
@@ -68,10 +74,23 @@ def reduce_dims(at: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[
         else:
             extents.append(e)
             reduced.append(flag)
+    extents, reduced = extents or [1], reduced or [0]
     mean = at["fn"] == "mean"
     count = int(np.prod([ins[0][a] for a in at["axes"]], dtype=np.int64))
-    return dict(extents=extents or [1], reduced=reduced or [0], fn="sum" if mean else at["fn"],
-                scale=1 / count if mean and count else 1.0)
+    return dict(extents=extents, xs=strides_of(tuple(extents)), reduced=reduced,
+                fn="sum" if mean else at["fn"], scale=1 / count if mean and count else 1.0,
+                **_form(extents, reduced))
+
+
+def _form(extents: list[int], reduced: list[int]) -> dict[str, Any]:
+    """A leading loop that is not reduced may be absent."""
+    full = extents if not reduced[0] else [1, *extents]
+    pattern = reduced if not reduced[0] else [0, *reduced]
+    if pattern == [0, 1]:
+        return dict(form="inner", outer=full[0], count=full[1], inner=1)
+    if pattern == [0, 1, 0]:
+        return dict(form="outer", outer=full[0], count=full[1], inner=full[2])
+    return dict(form="general")
 
 
 def _reduced(b, node, x: str, fn: str, name: str, outs: Sequence[str] | None) -> str:
@@ -126,6 +145,7 @@ _CASES = (
     Case(((2, 5, 4, 3),), {"axes": (1,), "keepdims": 0}), Case(((3, 4, 5),), {"keepdims": 0}),
     Case(((2, 3, 4, 5),), {"axes": (0, 2)}), Case(((3, 1, 4),), {"axes": (1,)}),
 )
+_TILES = (*((n, 1) for n in (1, 15, 16, 17, 49)), *((7, n) for n in (3, 4, 5, 16, 33)))
 _AXES = {"axes": None, "keepdims": 1, "noop_with_empty_axes": 0}
 
 
@@ -191,9 +211,10 @@ def _arg(name: str, fn: str) -> OpDef:
 OPS = (
     OpDef("ReduceAxes", _kept, _reference, "reduce", reduce_dims,
           attrs={"fn": "sum", "axes": ()}, axis_attrs=("axes",),
-          cases=tuple(Case(((2, 5, 4, 3),), {"fn": fn, "axes": axes})
-                      for fn in ("sum", "mean", "max", "min", "prod")
-                      for axes in ((2, 3), (1,), (0, 2), (0, 1, 2, 3)))),
+          cases=(*(Case(((2, 5, 4, 3),), {"fn": fn, "axes": axes}) for fn in _REDUCERS
+                   for axes in ((2, 3), (1,), (0, 2), (0, 1, 2, 3))),
+                 *(Case(((outer, n, inner),), {"fn": fn, "axes": (1,)})
+                   for fn, outer in (("mean", 2), ("max", 1)) for n, inner in _TILES))),
     *(_reduction(f"Reduce{fn.capitalize()}", _plain(fn)) for fn in _REDUCERS),
     _reduction("ReduceL1", _composite("Abs")),
     _reduction("ReduceL2", _composite("Mul", "Sqrt")),

@@ -1,7 +1,8 @@
 """Resize and Upsample. The pixel tables are constant inputs of the two canonical forms:
 
-`ResizeNearest` (x, rows, columns) copies one pixel; `ResizeTaps` (x, rows, row weights, columns, column weights) adds up
-a few. Both are for N x C x H x W or N x C x W; other scaled dimensions are transposed into that place.
+`ResizeNearest` (x, rows, columns) copies one pixel; `ResizeTaps` (x, rows, row weights, columns,
+column weights) adds up a few. Both are for N x C x H x W or N x C x W; other scaled dimensions are
+transposed into that place.
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,7 +75,7 @@ def _extents(at: Attrs, shape: Shape) -> tuple[tuple[int, ...], tuple[float, ...
     out, scale = list(shape), [1.0] * rank
     if not at["sizes"]:
         for a, s in zip(axes, given, strict=True):
-            # float32(0.6) * 5 is 2.9999: the product is meant in single precision, as onnxruntime takes it
+            # in single precision, as onnxruntime: in double, float32(0.6) * 5 would be above 3
             out[a], scale[a] = int(np.float32(s) * np.float32(shape[a])), float(s)
         return tuple(out), tuple(scale)
     ratios = [int(s) / shape[a] for a, s in zip(axes, given, strict=True)]
@@ -129,7 +130,7 @@ def _elsewhere(b, node, x: str, axes: tuple[int, ...], outputs: Sequence[str] | 
 
 def _image(b, node, x: str, axes: tuple[int, ...], name: str,
            outputs: Sequence[str] | None) -> str:
-    """One canonical node for the last one or two dimensions of `x`, which are `axes` of the original."""
+    """One canonical node for the last dimensions of `x`, which are `axes` of the original."""
     how: Filter = node.attrs["filter"]
     sizes = b.tensors[x].shape[2:]
     ends = [(e, node.attrs["out"][a], node.attrs["scale"][a])

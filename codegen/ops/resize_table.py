@@ -1,7 +1,7 @@
 """Which input pixels make an output pixel of a Resize, and how much of each: one table per axis.
 
-Follows onnx/reference/ops/op_resize.py. All coordinate modes, rounding modes and filters end here, in Python: the kernels
-only see indices and weights.
+Follows onnx/reference/ops/op_resize.py. All coordinate modes, rounding modes and filters end here,
+in Python: the kernels only see indices and weights.
 """
 
 from dataclasses import dataclass
@@ -80,7 +80,7 @@ _KERNELS = {"linear": (_triangle, 1), "cubic": (_cubic, 2)}
 def weight_table(how: Filter, extent: int, out: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """int32 and float32 (out, taps): the pixels each output pixel is a weighted sum of.
 
-    Indices beyond the edge are clamped to it. With `antialias` a shrinking filter is as wide as 1 / scale asks.
+    Indices beyond the edge are clamped to it. `antialias` widens a shrinking filter by 1 / scale.
     """
     if how.mode not in _KERNELS:
         raise Unsupported(f"resize mode {how.mode!r}")

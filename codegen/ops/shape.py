@@ -151,7 +151,7 @@ OPS = (
     OpDef("Dropout", same_as_first, expand=_identity_expand, attrs={"ratio": None, "training_mode": 0},
           ignored=("seed", "is_test"), const_inputs={1: "ratio", 2: "training_mode"},
           normalise=_dropout_normalise, cases=(Case(((2, 3),)),)),
-    OpDef("Copy", same_as_first, lambda at, x: x, "copy", _size_dims),
+    OpDef("Copy", same_as_first, lambda at, x: x, "copy", _size_dims, cases=(Case(((2, 3),)),)),
     OpDef("Transpose", lambda at, ins: [(tuple(ins[0].shape[p] for p in at["perm"]), ins[0].dtype)],
           lambda at, x: x.transpose(at["perm"]), "transpose", transpose_dims, attrs={"perm": None},
           normalise=_perm_normalise,

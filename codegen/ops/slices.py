@@ -1,6 +1,7 @@
 """Operators that read a strided box of their input: Slice, Split, Expand, Tile.
 
-One kernel serves all: y[i][j]... = x[start + i * step]..., where a step may be negative (a flip) or 0 (a broadcast).
+One kernel serves all: y[i][j]... = x[start + i * step]..., where a step may be negative (a flip) or
+0 (a broadcast).
 """
 
 from collections.abc import Sequence
@@ -26,12 +27,16 @@ def _box_reference(at: Attrs, x: np.ndarray) -> np.ndarray:
 
 
 def box_dims(at: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, Any]:
-    """y (dense) = x[base + sum(i * xs)]: fewest loops of `extents` with strides `xs`, in elements."""
+    """y (dense) = x[base + sum(i * xs)]: fewest loops of `extents`, strides `xs` in elements.
+
+    `contiguous`: the innermost loop copies neighbours.
+    """
     strides = strides_of(ins[0])
     xs = [s * step for s, step in zip(strides, at["steps"], strict=True)]
     base = sum(s * first for s, first in zip(strides, at["starts"], strict=True))
     extents, (source, target) = merge_dims(outs[0], xs, strides_of(outs[0]))
-    return dict(extents=extents, xs=source, ys=target, base=base)
+    return dict(extents=extents, xs=source, ys=target, base=base,
+                contiguous=int(source[-1] == 1))
 
 
 def add_box(b, x: str, starts: Sequence[int], steps: Sequence[int], extents: Sequence[int],
@@ -51,7 +56,7 @@ def add_box(b, x: str, starts: Sequence[int], steps: Sequence[int], extents: Seq
 
 def _slice_normalise(attrs: dict[str, Any], ins: Sequence[Tensor | None],
                      opset: int) -> dict[str, Any]:
-    """Per dimension: the first index, the step and the number of elements. ONNX clamps as Python does."""
+    """Per dimension: first index, step, number of elements. ONNX clamps as Python does."""
     shape, wanted = ins[0].shape, attrs["axes"]
     axes = range(len(attrs["starts"])) if wanted is None else wanted
     steps = attrs["steps"] or (1,) * len(attrs["starts"])
@@ -70,7 +75,8 @@ def _slice_infer(at: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
 
 
 def _slice_expand(b, node) -> None:
-    starts, steps, extents = zip(*node.attrs["box"], strict=True) if node.attrs["box"] else ((),) * 3
+    box = node.attrs["box"]
+    starts, steps, extents = zip(*box, strict=True) if box else ((),) * 3
     add_box(b, node.inputs[0], starts, steps, extents, node.name, node.outputs)
 
 
@@ -138,7 +144,7 @@ def _tile_infer(at: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
 
 
 def _tile_expand(b, node) -> None:
-    """Where a dimension of more than one element repeats, the repetition becomes a dimension before it."""
+    """Where more than one element repeats, the repetition becomes a dimension before it."""
     shape, x = b.tensors[node.inputs[0]].shape, node.inputs[0]
     out = _tile_infer(node.attrs, [b.tensors[x]])[0][0]
     split, extents = [], []
@@ -180,7 +186,8 @@ OPS = (
                  Case(((7, 2),), {"num_outputs": 3}), Case(((4, 6),), {"axis": -1}))),
     OpDef("Expand", _expand_infer, expand=_expand_expand, attrs={"shape": REQUIRED},
           const_inputs={1: "shape"},
-          cases=(Case(((3, 1),), {"shape": (2, 1, 6)}), Case(((1, 5, 1, 1),), {"shape": (1, 5, 4, 3)}),
+          cases=(Case(((3, 1),), {"shape": (2, 1, 6)}),
+                 Case(((1, 5, 1, 1),), {"shape": (1, 5, 4, 3)}),
                  Case(((3, 4),), {"shape": (1,)}), Case(((),), {"shape": (2, 3)}))),
     OpDef("Tile", _tile_infer, expand=_tile_expand, attrs={"repeats": REQUIRED},
           const_inputs={1: "repeats"},

@@ -54,5 +54,7 @@ OPS = (
     OpDef("LogSoftmax", same_as_first, expand=_expand(1), attrs={"axis": None},
           normalise=_normalise, cases=_CASES),
     OpDef("SoftmaxAxis", same_as_first, _reference, "softmax", _dims, attrs={"axis": -1, "log": 0},
-          axis_attrs=("axis",), cases=_AXIS_CASES),
+          axis_attrs=("axis",),
+          cases=(*_AXIS_CASES, *(Case(((2, n, i),), {"axis": 1, "log": log}) for log in (0, 1)
+                                 for n in (1, 3, 4, 9) for i in (1, 3, 5)))),
 )

@@ -1,0 +1,65 @@
+"""The way through the house, model file to C text, as one function."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from codegen.board import Board
+from codegen.emit import Sources, emit
+from codegen.graph import Graph
+from codegen.heuristic import default_plan
+from codegen.memory import Schedule, allocate
+from codegen.onnx_import import import_onnx
+from codegen.passes import optimise
+from codegen.plan import Plan, check_plan, read_plan
+from codegen.schedule import lower
+
+Shapes = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Everything that is known about a library before it is compiled."""
+
+    graph: Graph
+    plan: Plan
+    schedule: Schedule
+    sources: Sources
+
+
+def model_hash(path: Path, shapes: Shapes | None = None) -> str:
+    """SHA-256 of the file and of the shapes it was pinned to."""
+    digest = hashlib.sha256(path.read_bytes())
+    for name, shape in sorted((shapes or {}).items()):
+        digest.update(f"{name}={'x'.join(map(str, shape))}".encode())
+    return digest.hexdigest()
+
+
+def load_graph(model: Path, shapes: Shapes | None = None, name: str = "") -> Graph:
+    """Import and optimise."""
+    return optimise(import_onnx(model, shapes, name))
+
+
+def generate(model: Path, board: Board, plan_file: Path | None = None, shapes: Shapes | None = None,
+             name: str = "") -> Generated:
+    """Model file -> C sources. The plan is read from `plan_file`, or made by the default heuristic."""
+    graph = load_graph(model, shapes, name)
+    sha = model_hash(model, shapes)
+    if plan_file:
+        plan = read_plan(plan_file)
+        check_plan(plan, graph, board, sha, str(plan_file))
+    else:
+        plan = default_plan(graph, board, sha)
+    return finish(graph, plan, board, model.name)
+
+
+def finish(graph: Graph, plan: Plan, board: Board, model_name: str) -> Generated:
+    """Graph and decisions -> C sources; the plan comes back with its order, conversions and arena filled in."""
+    schedule = allocate(lower(graph, plan), plan.order)
+    named = [s.name.rsplit("[", 1)[0] if s.op == "Concat" else s.name for s in schedule.program.steps]
+    order = tuple(dict.fromkeys(n for n in named if n in plan.nodes))
+    order += tuple(n for n in plan.nodes if n not in order)  # nodes that became views cost no step
+    plan = replace(plan, order=order, conversions=schedule.program.conversions,
+                   predicted={"cycles": None, "arena_bytes": schedule.arena_bytes})
+    return Generated(graph, plan, schedule, emit(schedule, plan, board, graph.name, model_name))

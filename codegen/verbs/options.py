@@ -1,0 +1,49 @@
+"""Options that several verbs share."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from codegen.errors import CodegenError
+
+
+def parse_shapes(values: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """input=1x3x224x224 -> {"input": (1, 3, 224, 224)}."""
+    out: dict[str, tuple[int, ...]] = {}
+    for value in values:
+        name, equals, dims = value.rpartition("=")
+        if not equals or not name or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", dims):
+            raise CodegenError("--shape", f"{value!r}", "NAME=DxDxD with positive dimensions",
+                               "write e.g. --shape input=1x3x224x224")
+        if name in out:
+            raise CodegenError("--shape", f"{name!r} is given twice", "once per input", "remove one")
+        out[name] = tuple(int(d) for d in dims.split("x"))
+    return out
+
+
+def _path(**kw: Any) -> click.Path:
+    return click.Path(path_type=Path, **kw)
+
+
+MODEL = click.argument("model", type=_path())
+BOARD = click.option("--board", required=True, help="Board name (see `codegen boards`) or a board TOML file.")
+SHAPE = click.option("--shape", "shapes", multiple=True, metavar="NAME=DxDxD",
+                     help="Fix the shape of an input; needed where the model leaves dimensions open. Repeatable.")
+RUNNER = click.option("--runner", default="", help="How to run the binary: local or qemu. Default: the first of the "
+                      "board's runners that works here.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout, nothing else.")
+
+
+def verbosity(command: Callable) -> Callable:
+    """-q and -v."""
+    command = click.option("-q", "--quiet", is_flag=True, help="Print only errors.")(command)
+    return click.option("-v", "--verbose", is_flag=True, help="Print every layer.")(command)
+
+
+def console(quiet: bool) -> Console:
+    """Where people read; JSON goes to stdout, this to stderr."""
+    return Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)

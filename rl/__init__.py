@@ -1,0 +1,1 @@
+"""Searches over plans: environment, agents and baselines. Imports codegen, never the reverse."""

@@ -1,0 +1,159 @@
+"""For every kernel row, the layers to try it on: the operator's own cases, and sizes that bracket the row's tile."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from codegen.builder import Builder
+from codegen.graph import Activation, Graph, Node, Tensor
+from codegen.kernels import Kernel, refusal
+from codegen.layer import layer_of
+from codegen.ops import OPS
+from codegen.ops.base import Case
+from codegen.plan import Choice
+from codegen.types import DType
+
+ACTIVATIONS = (
+    None, Activation("Relu"), Activation("Clip", (0.0, 6.0)), Activation("HardSwish"), Activation("Sigmoid"),
+    Activation("Silu"), Activation("LeakyRelu", (0.1,)), Activation("HardSigmoid", (0.2, 0.5)), Activation("Tanh"),
+    Activation("Elu", (1.0,)), Activation("PRelu2", (), "slope"),
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One node to compute with one kernel row."""
+
+    op: str
+    case: Case
+    layout: str
+    activation: Activation | None = None
+    residual: bool = False
+    dtype: DType = DType.F32
+
+
+def bracket(n: int) -> list[int]:
+    """Sizes around a tile of n."""
+    return sorted({v for v in (1, n - 1, n, n + 1, 2 * n + 1) if v > 0})
+
+
+def _conv(channels: int, out: int, h: int, w: int, **attrs: Any) -> Case:
+    k = attrs.pop("kernel", (1, 1))
+    return Case(((1, channels, h, w), (out, channels // attrs.get("group", 1), *k), (out,)), attrs, (1, 2))
+
+
+def _conv_trials(row: Kernel) -> Iterator[Case]:
+    mr, nr = row.params.get("mr", 4), row.params.get("nr", 8)
+    for i, m in enumerate(bracket(nr) + bracket(mr)):
+        yield _conv(1 + 3 * i, m, 3, 5)
+    for w in bracket(mr) + bracket(nr):
+        yield _conv(5, 9, 1, w)
+    for i, c in enumerate(bracket(4) + bracket(16)):
+        yield _conv(c, c, 7, 6 + i, kernel=(3, 3), group=c, pads=(1, 1, 1, 1), strides=(1 + i % 2, 1 + i % 2))
+        yield _conv(c, c, 9, 11, kernel=(5, 5), group=c, pads=(2, 2, 2, 2), dilations=(1 + i % 2, 1))
+    yield _conv(8, 8, 6, 20, kernel=(3, 3), group=8, pads=(0, 0, 2, 2))
+    yield _conv(6, 10, 8, 9, kernel=(3, 3), pads=(1, 1, 1, 1), strides=(2, 2))
+    yield _conv(3, 13, 17, 19, kernel=(7, 7), pads=(3, 3, 3, 3), strides=(2, 2))
+    yield _conv(6, 14, 9, 9, kernel=(3, 3), group=2, pads=(2, 2, 2, 2), dilations=(2, 2))
+    yield _conv(70, 20, 12, 12, kernel=(3, 3), pads=(1, 1, 1, 1))
+
+
+def _dense_trials(row: Kernel) -> Iterator[Case]:
+    for n in bracket(row.params.get("nr", 8)):
+        for m, k in ((1, 1), (1, 37), (3, 8)):
+            yield Case(((m, k), (k, n), (n,)), {}, (1, 2))
+
+
+TILED = {"conv2d": _conv_trials, "dense": _dense_trials}
+
+
+def trials(row: Kernel) -> list[Trial]:
+    """Every layer this row is tested on. Activations and residuals take turns over the cases."""
+    out: list[Trial] = []
+    dtype = DType.F32 if {"f32", "any"} & set(row.dtype) else DType(row.dtype[0])
+    layouts = ("nchw", "nhwc") if row.layout == "any" else (row.layout,)
+    for op in OPS.values():
+        if op.family != row.family:
+            continue
+        fused = 0
+        cases = [*_own_cases(op.name), *(TILED[row.family](row) if row.family in TILED else ())]
+        for i, case in enumerate(cases):
+            for layout in layouts[: 1 + i % 2]:
+                out.append(Trial(op.name, case, layout, dtype=dtype))
+                if "activation" in op.fuses and dtype == DType.F32 and fused < 2 * len(ACTIVATIONS):
+                    fused += 1
+                    act = ACTIVATIONS[fused % len(ACTIVATIONS)]
+                    if "residual" not in op.fuses and act and act.slope:
+                        act = None
+                    out.append(Trial(op.name, case, layout, act, "residual" in op.fuses and i % 3 != 0))
+    return [t for t in out if not refusal(row, layer_of(*_one(t), t.layout), ("neon",))]
+
+
+def _own_cases(name: str) -> tuple[Case, ...]:
+    """An operator's cases; a canonical form borrows those of the operators that expand into it."""
+    if OPS[name].cases:
+        return OPS[name].cases
+    parent = OPS.get(name.rstrip("23"))
+    return tuple(c for c in parent.cases if _equal_ranks(c)) if parent is not None else ()
+
+
+def _equal_ranks(case: Case) -> bool:
+    return len({len(np.shape(s) if isinstance(s, np.ndarray) else s) for s in case.inputs}) == 1
+
+
+def _one(trial: Trial) -> tuple[Graph, Node]:
+    graph = make_graph([trial], seed=0)
+    return graph, next(n for n in graph.nodes if n.op == trial.op)
+
+
+def make_graph(batch: list[Trial], seed: int) -> Graph:
+    """One graph in which every trial is a node of its own, with its own inputs and outputs."""
+    rng = np.random.default_rng(seed)
+    b = Builder("trials")
+    inputs: list[str] = []
+    outputs: list[str] = []
+    for i, trial in enumerate(batch):
+        names = []
+        for j, spec in enumerate(trial.case.inputs):
+            value = spec if isinstance(spec, np.ndarray) else (
+                rng.standard_normal(spec).astype(np.float32) if trial.dtype == DType.F32
+                else rng.integers(0 if trial.dtype == DType.BOOL else 1, 9, spec).astype(trial.dtype.numpy))
+            name = f"t{i}_x{j}"
+            if j in trial.case.constants:
+                names.append(b.constant(name, value))
+            else:
+                b.input(Tensor(name, value.shape, DType.of(value.dtype)))
+                inputs.append(name)
+                names.append(name)
+        made = b.add(trial.op, names, trial.case.attrs, f"t{i}")
+        outputs += made
+        _decorate(b, trial, i, made[0], inputs, rng)
+    return b.graph(inputs, outputs)
+
+
+def _decorate(b: Builder, trial: Trial, i: int, out: str, inputs: list[str], rng: np.random.Generator) -> None:
+    """Give the last node its residual and activation."""
+    node = b.nodes[-1]
+    shape = b.tensors[out].shape
+    if trial.residual:
+        name = f"t{i}_r"
+        b.input(Tensor(name, shape, DType.F32))
+        inputs.append(name)
+        node = replace(node, residual=name)
+    if trial.activation:
+        act = trial.activation
+        if act.slope:
+            slope = b.constant(f"t{i}_slope", rng.standard_normal(shape[1]).astype(np.float32))
+            act = Activation(act.op, (), slope)
+        node = replace(node, activation=act)
+    b.nodes[-1] = node
+
+
+def plan_nodes(graph: Graph, batch: list[Trial], row: Kernel) -> dict[str, Choice]:
+    """The row under test for every trial's node."""
+    layouts = {f"t{i}": t.layout for i, t in enumerate(batch)}
+    return {n.name: Choice(row.name, layouts[n.name]) for n in graph.nodes}
+
+

@@ -1,0 +1,45 @@
+"""Every kernel row against the float64 reference, on every size that could trip it, compiled and run on this machine."""
+
+import numpy as np
+import pytest
+
+from codegen.board import load_board
+from codegen.build import compile_library
+from codegen.compare import difference, passes
+from codegen.emit import write
+from codegen.interpret import interpret
+from codegen.kernels import load_kernels
+from codegen.pipeline import finish
+from codegen.plan import Plan
+from codegen.reference import random_inputs
+from codegen.run import Job, pick_runner
+from codegen.toolchain import find_toolchain
+from tests.kernel_cases import make_graph, plan_nodes, trials
+
+ROWS = list(load_kernels().values())
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda r: r.name)
+def test_row_matches_reference(row, tmp_path):
+    board = load_board("local")
+    batch = trials(row)
+    assert batch, f"no case reaches {row.name}: give its operator a case that satisfies the row's constraints"
+    graph = make_graph(batch, seed=1)
+    plan = Plan(board.name, "0" * 64, plan_nodes(graph, batch, row))
+    generated = finish(graph, plan, board, "trials")
+    write(generated.sources, tmp_path)
+    binary = compile_library(generated.sources, tmp_path, find_toolchain(board))
+    assert not binary.error, binary.error
+    inputs = random_inputs(graph, 2)
+    data = b"".join(np.ascontiguousarray(inputs[n]).tobytes() for n in graph.inputs)
+    outcome = pick_runner(board).run(Job(binary.verify, ("in", "out"), {"in": data}, ("out",)), board)
+    assert not outcome.error, outcome.error
+    expected = interpret(graph, inputs)
+    at = 0
+    for port in generated.sources.outputs:
+        t = port.tensor
+        y = np.frombuffer(outcome.outputs["out"], t.dtype.numpy, t.size, at)
+        at += t.bytes
+        d = difference(y, np.asarray(expected[t.name]))
+        trial = batch[int(t.name.split("/")[0].removeprefix("t").split("_")[0])]
+        assert passes(d, t.dtype.value), f"{row.name} on {trial}: {d}"
