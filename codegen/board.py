@@ -31,9 +31,10 @@ _CHOICES = {"isa": ISAS, "runners": RUNNERS}
 class Board:
     """One board; `name` is the file's name without `.toml`, every other field is a key of the file.
 
-    Sizes are bytes, `clock_hz` is hertz, and 0 means not known or not limited. `l2_bytes` is the last
-    cache before memory that the cycle model knows. `triple` is "native" for the machine codegen runs
-    on. `cflags` are gcc flags. `qemu_cpu` is the `-cpu` of qemu-aarch64. `runners` is best first.
+    Sizes are bytes, `clock_hz` is hertz, and 0 means not known or not limited. `l2_bytes` is the
+    last cache before memory that the cycle model knows. `triple` is "native" for the machine that
+    codegen runs on. `cflags` are gcc flags, `qemu_cpu` is the `-cpu` of qemu-aarch64, `runners` is
+    best first.
     """
 
     name: str
@@ -136,7 +137,8 @@ def _check_value(key: str, value: Any, where: str) -> None:
     for word in value if key in _CHOICES else ():
         if word not in _CHOICES[key]:
             raise CodegenError(where, f"{key} has {word!r}{_near(word, _CHOICES[key])}",
-                               f"{key} is made of: {', '.join(_CHOICES[key])}", "correct or remove it")
+                               f"{key} is made of: {', '.join(_CHOICES[key])}",
+                               "correct or remove it")
     if key in _CHOICES and len(set(value)) != len(value):
         raise CodegenError(where, f"{key} = {value!r} repeats itself", "each word once",
                            "remove the repetition")
@@ -145,7 +147,8 @@ def _check_value(key: str, value: Any, where: str) -> None:
                            f"triple is one of: {', '.join(TRIPLES)}", "correct the value")
     if key == "core" and not re.fullmatch(r"[a-z][a-z0-9-]*", value):
         raise CodegenError(where, f"core = {value!r}",
-                           "core is spelt as gcc's -mcpu does, e.g. cortex-a57", "correct the value")
+                           "core is spelt as gcc's -mcpu does, e.g. cortex-a57",
+                           "correct the value")
 
 
 def _check_together(table: Mapping[str, Any], where: str) -> None:

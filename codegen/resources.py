@@ -1,4 +1,4 @@
-"""Where the folders of data are: beside `codegen/` in a checkout, in `codegen/_data/` once installed."""
+"""Where the data is: beside `codegen/` in a checkout, in `codegen/_data/` once installed."""
 
 from pathlib import Path
 

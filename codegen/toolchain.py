@@ -16,7 +16,7 @@ from codegen.board import Board
 from codegen.errors import CodegenError
 
 ENV_CC = "CODEGEN_CC_AARCH64"
-_PREFIX = "aarch64-linux-gnu-"
+CROSS = "aarch64-linux-gnu-"
 _TIMEOUT_S = 60
 # gcc's -mcpu modifiers under the names that LLVM, and so zig, gives them; others are spelt alike.
 _ZIG_FEATURES = {"fp16": "fullfp16", "simd": "neon", "fp": "fp_armv8", "crypto": "aes+sha2"}
@@ -38,8 +38,9 @@ class Toolchain:
 
 
 def find_toolchain(board: Board) -> Toolchain:
-    """The compiler for a board. For aarch64, in this order: $CODEGEN_CC_AARCH64, aarch64-linux-gnu-gcc
-    with its C library, this machine's own compiler where it is an AArch64 Linux, the package ziglang.
+    """The compiler for a board. For aarch64, in this order: $CODEGEN_CC_AARCH64,
+    aarch64-linux-gnu-gcc with its C library, this machine's own compiler where it is an AArch64
+    Linux, the Python package ziglang.
 
     CodegenError, which names what to install, where there is none.
     """
@@ -48,14 +49,14 @@ def find_toolchain(board: Board) -> Toolchain:
     override = os.environ.get(ENV_CC, "").strip()
     if override:
         return _override(override, board)
-    gcc = f"{_PREFIX}gcc"
+    gcc = f"{CROSS}gcc"
     if shutil.which(gcc) and _has_libc(gcc):
-        return Toolchain((gcc,), (f"{_PREFIX}ar",), _version((gcc,)), board.cflags, "gcc")
-    host = _host_cc()
+        return Toolchain((gcc,), (f"{CROSS}ar",), _version((gcc,)), board.cflags, "gcc")
+    host = find_host_cc()
     if host and (platform.system(), platform.machine()) == ("Linux", "aarch64"):
         return Toolchain((host,), ("ar",), _version((host,)), board.cflags, "gcc")
     if importlib.util.find_spec("ziglang"):
-        return _zig((sys.executable, "-m", "ziglang"), board)
+        return ziglang_toolchain(board)
     half = f"{gcc} is here without its C library" if shutil.which(gcc) else f"no {gcc}, no ziglang"
     raise CodegenError(
         f"board {board.name}", f"no compiler for {board.triple} ({half})",
@@ -65,13 +66,18 @@ def find_toolchain(board: Board) -> Toolchain:
     )
 
 
+def ziglang_toolchain(board: Board) -> Toolchain:
+    """zig from the Python package ziglang, which must be installed."""
+    return _zig((sys.executable, "-m", "ziglang"), board)
+
+
 def find_qemu() -> str | None:
     """Path of qemu's AArch64 user-mode emulator (package qemu-user), or None."""
     return shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 
 
 def find_llvm(tool: str) -> str | None:
-    """Path of the newest `tool` of LLVM, e.g. "llvm-mca": Debian calls them llvm-mca-19. Or None."""
+    """Path of the newest `tool` of LLVM, e.g. "llvm-mca" (Debian says llvm-mca-19), or None."""
     for major in range(40, 12, -1):
         path = shutil.which(f"{tool}-{major}")
         if path:
@@ -80,7 +86,7 @@ def find_llvm(tool: str) -> str | None:
 
 
 def zig_flags(cflags: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """gcc's AArch64 flags as `zig cc` wants them: `-mcpu=cortex-a76+fp16` is cortex_a76+fullfp16 there.
+    """gcc's AArch64 flags for `zig cc`: -mcpu=cortex-a76+fp16 is cortex_a76+fullfp16 there.
 
     Adds the target, and `-g0` because zig else writes this machine's paths into objects.
     CodegenError for -march, which zig cannot take from gcc.
@@ -92,17 +98,16 @@ def zig_flags(cflags: tuple[str, ...], where: str) -> tuple[str, ...]:
                                "zig cc takes -mcpu only", "write it as -mcpu=<core>+<features>")
         if flag.startswith("-mcpu="):
             core, *features = flag.removeprefix("-mcpu=").split("+")
-            flags.append("+".join([f"-mcpu={core.replace('-', '_')}", *map(_zig_feature, features)]))
+            flags.append(f"-mcpu={core.replace('-', '_')}" + "".join(map(_zig_feature, features)))
         elif not flag.startswith("-mtune="):  # tuning comes with zig's -mcpu
             flags.append(flag)
     return tuple(flags)
 
 
 def _zig_feature(name: str) -> str:
-    # "+nocrypto" of gcc takes a feature away; in zig's list that is "-aes-sha2".
-    if name.startswith("no"):
-        return "-" + _zig_feature(name[2:]).replace("+", "-")
-    return _ZIG_FEATURES.get(name, name)
+    """`+name` in zig's list; gcc's `+nocrypto` is `-aes-sha2` there."""
+    sign, name = ("-", name[2:]) if name.startswith("no") else ("+", name)
+    return sign + _ZIG_FEATURES.get(name, name).replace("+", sign)
 
 
 def _zig(zig: tuple[str, ...], board: Board) -> Toolchain:
@@ -112,22 +117,22 @@ def _zig(zig: tuple[str, ...], board: Board) -> Toolchain:
 
 
 def _override(command: str, board: Board) -> Toolchain:
-    """The user's own compiler: a gcc or clang with any flags, or `zig cc` or `python -m ziglang cc`."""
+    """The user's own compiler: a gcc or clang with flags, `zig cc` or `python -m ziglang cc`."""
     cc = tuple(shlex.split(command))
     if not shutil.which(cc[0]):
         raise CodegenError(f"${ENV_CC}", f"there is no command {cc[0]!r}",
-                           f"an aarch64 compiler, e.g. {_PREFIX}gcc-13 or 'zig cc'",
+                           f"an aarch64 compiler, e.g. {CROSS}gcc-13 or 'zig cc'",
                            "correct or unset the variable")
     if cc[-1] == "cc" and ("ziglang" in cc or os.path.basename(cc[0]) == "zig"):
         return _zig(cc[:-1], board)
     sibling = re.sub(r"(gcc|clang|cc)(-[\d.]+)?$", "ar", cc[0])
-    archivers = (sibling, f"{_PREFIX}ar", "llvm-ar", "ar")
+    archivers = (sibling, f"{CROSS}ar", "llvm-ar", "ar")
     ar = next((a for a in archivers if a != cc[0] and shutil.which(a)), "ar")
     return Toolchain(cc, (ar,), _version(cc), board.cflags, "gcc")
 
 
 def _native(board: Board) -> Toolchain:
-    cc = _host_cc()
+    cc = find_host_cc()
     if not cc:
         raise CodegenError(f"board {board.name}", "this machine has no C compiler (cc, gcc, clang)",
                            "gcc or clang", "apt-get install gcc libc6-dev")
@@ -147,7 +152,8 @@ def _simde_include(board: Board) -> str:
     return simde_py.get_include()
 
 
-def _host_cc() -> str | None:
+def find_host_cc() -> str | None:
+    """The command of this machine's own C compiler, or None."""
     return next((c for c in ("cc", "gcc", "clang") if shutil.which(c)), None)
 
 
@@ -164,7 +170,7 @@ def _host_cpu_flags(cc: str) -> tuple[str, ...]:
 
 @lru_cache
 def _has_libc(gcc: str) -> bool:
-    """Whether a static C library is there; gcc prints the bare name of a file that it cannot find."""
+    """Whether a static C library is there; gcc prints the bare name of a file that it lacks."""
     return os.path.isabs((_output((gcc, "-print-file-name=libc.a")) or "").strip())
 
 

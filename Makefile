@@ -1,0 +1,44 @@
+# make setup     .venv with codegen in it, and the system packages (YES=1: sudo without asking)
+# make run       compile the example network for a Jetson Nano, or for this machine
+# make test      setup, ruff, the quick tests
+# make test-all  the slow ones too;  make test-rl  the search, with its heavy packages
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup
+BOARD := jetson-nano-cpu
+MODEL := examples/models/mlperf_ic_resnet8.onnx
+OUT := build/resnet8
+
+.PHONY: setup run lint test test-all test-rl clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml .ci/setup.sh
+	VENV=$(VENV) sh .ci/setup.sh
+	@touch $@
+
+$(VENV)/.setup-rl: $(STAMP)
+	$(BIN)/pip install --quiet --editable '.[rl,test]'
+	@touch $@
+
+# A board that cannot be built for and run here gives way to this machine.
+run: setup
+	@board=$(BOARD); $(BIN)/codegen doctor --board $$board >/dev/null || \
+	    { echo "no compiler or emulator for $$board here: board local"; board=local; }; \
+	set -x; $(BIN)/codegen build $(MODEL) --board $$board --out $(OUT)
+
+lint: setup
+	$(BIN)/ruff check .
+
+test: lint
+	$(BIN)/pytest -m "not slow"
+
+test-all: lint
+	$(BIN)/pytest
+
+test-rl: $(VENV)/.setup-rl
+	$(BIN)/pytest -m rl
+
+clean:
+	rm -rf $(VENV) build .cache .pytest_cache .ruff_cache .hypothesis *.egg-info
