@@ -3,7 +3,6 @@
 #   YES=1     with sudo: do not ask
 #   PYTHON=x  this interpreter (3.11 or newer)
 #   VENV=dir  the virtual environment (default .venv)
-#   DRY_RUN=1 print the commands that would change something instead of running them
 set -eu
 cd "$(dirname "$0")/.."
 VENV=${VENV:-.venv}
@@ -12,7 +11,6 @@ libc6-dev python3-venv pkg-config binutils"
 
 say() { echo "setup: $*"; }
 die() { echo "setup: $*" >&2; exit 1; }
-change() { if [ "${DRY_RUN:-}" ]; then echo "+ $*"; else "$@"; fi; }
 
 find_python() {
     for p in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
@@ -36,15 +34,15 @@ missing_packages() {
 apt() {
     missing=$(missing_packages)
     # shellcheck disable=SC2086
-    change "$@" env DEBIAN_FRONTEND=noninteractive \
+    "$@" env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y --no-install-recommends $missing
 }
 
 install() {
-    apt-cache show gcc-aarch64-linux-gnu >/dev/null 2>&1 || change "$@" apt-get update || return 1
+    apt-cache show gcc-aarch64-linux-gnu >/dev/null 2>&1 || "$@" apt-get update || return 1
     apt "$@" && return
     # Lists that are there but old name files that are gone.
-    change "$@" apt-get update && apt "$@"
+    "$@" apt-get update && apt "$@"
 }
 
 agreed() {
@@ -78,8 +76,10 @@ have_cross() {
 
 make_venv() {
     [ -x "$VENV/bin/pip" ] && return
-    change "$python" -m venv "$VENV" && return
-    rm -rf "$VENV"
+    fresh=yes
+    [ -e "$VENV" ] && fresh=
+    "$python" -m venv "$VENV" && return
+    [ "$fresh" ] && rm -rf "$VENV"
     die "'$python -m venv' failed; install it (Debian: apt-get install python3-venv)," \
         "then run make setup again"
 }
@@ -94,7 +94,7 @@ python=$(find_python) ||
     die "Python 3.11 or newer is needed, ${PYTHON:-python3} is $("${PYTHON:-python3}" --version 2>&1 || true);" \
         "install it, or set PYTHON=/path/to/python3.11"
 make_venv
-change "$VENV/bin/pip" install --quiet --editable '.[test]' $zig
+"$VENV/bin/pip" install --quiet --editable '.[test]' $zig
 if [ "$zig" ]; then
     say "ziglang is the cross compiler; without qemu-aarch64, programs run on board local only"
 fi

@@ -25,3 +25,8 @@ def runtime_dir() -> Path:
 def presets_file() -> Path:
     """The CMakePresets.json that every generated project carries a copy of."""
     return _ROOT / "CMakePresets.json"
+
+
+def examples_dir() -> Path:
+    """The example networks and projects; only in a checkout."""
+    return _ROOT / "examples"

@@ -16,7 +16,7 @@ from codegen.graph import Tensor
 from codegen.layout import memory_shape, permutation
 from codegen.memory import Schedule
 from codegen.reference import Reference
-from codegen.run import Job, Runner
+from codegen.run import Job, Outcome, Runner
 from codegen.types import DType
 
 
@@ -94,13 +94,30 @@ class Case:
     expected: Mapping[str, np.ndarray] | None = None
 
 
+def run_samples(interface: Interface, program: Path, runner: Runner, board: Board,
+                samples: Sequence[Mapping[str, np.ndarray]], timeout_s: float, trace: bool = False) -> Outcome:
+    """Run the verify program on any number of inputs in one go."""
+    data = b"".join(np.ascontiguousarray(s[t.name]).tobytes() for s in samples for t in interface.inputs)
+    wanted = ("out.bin", "trace.bin") if trace else ("out.bin",)
+    return runner.run(Job(program, ("in.bin", *wanted), {"in.bin": data}, wanted, timeout_s), board)
+
+
+def infer(interface: Interface, program: Path, runner: Runner, board: Board,
+          samples: Sequence[Mapping[str, np.ndarray]], timeout_s: float = 3600.0) -> list[dict[str, np.ndarray]]:
+    """Outputs by name for each sample, as the library computes them; RuntimeError where it cannot be run."""
+    outcome = run_samples(interface, program, runner, board, samples, timeout_s)
+    if outcome.error:
+        raise RuntimeError(outcome.error)
+    names = [t.name for t in interface.outputs]
+    flat = _split(outcome.outputs["out.bin"], [(t, "nchw") for t in interface.outputs] * len(samples))
+    return [dict(zip(names, flat[i : i + len(names)], strict=True)) for i in range(0, len(flat), len(names))]
+
+
 def check_case(interface: Interface, program: Path, runner: Runner, board: Board, reference: Reference,
                case: Case, timeout_s: float = 600.0) -> CaseResult:
     """Run one case on the board and compare. With a reference that has extra tensors, layer by layer too."""
     layers = bool(reference.extra)
-    files = {"in.bin": b"".join(np.ascontiguousarray(case.inputs[t.name]).tobytes() for t in interface.inputs)}
-    wanted = ("out.bin", "trace.bin") if layers else ("out.bin",)
-    outcome = runner.run(Job(program, ("in.bin", *wanted), files, wanted, timeout_s), board)
+    outcome = run_samples(interface, program, runner, board, [case.inputs], timeout_s, layers)
     if outcome.error:
         return CaseResult(case.name, {}, False, error=outcome.error)
     expected = reference.run(case.inputs)

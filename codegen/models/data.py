@@ -1,6 +1,7 @@
 """Labelled examples for tests and accuracy reports, in the form that each network expects.
 
-Fetched like the networks and never part of the repository: the rights in the photographs are unclear.
+Fetched like the networks and never part of the repository: the rights in the photographs are
+unclear.
 """
 
 import csv
@@ -26,7 +27,8 @@ Labelled = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which data set a network is tested with, and what makes its input of RGB or grey images 0..255."""
+    """Which data set a network is tested with, and what makes its input of RGB or grey images
+    0..255."""
 
     dataset: str
     prepare: Callable[[Images], np.ndarray]
@@ -58,15 +60,20 @@ RECIPES = {
 
 
 def load(name: str, crops: int = 1) -> Labelled:
-    """(inputs float32 [N, C, H, W] ready for the network, labels int64 [N]) for a data set or a model with one.
+    """(inputs float32 [N, C, H, W] ready for the network, labels int64 [N]) for a data set or a
+    model with one.
 
-    `crops` > 1 gives that many views of each image (mirrored, and for photographs also from the corners, at most 10;
-    2 for cifar10), the views of one image next to each other. Fetches the data on first use. CodegenError for an
-    unknown name or too many crops.
+    `crops` > 1 gives that many views of each image (mirrored, and for photographs also from the
+    corners, at most 10; 2 for cifar10), the views of one image next to each other. Fetches the data
+    on first use. CodegenError for an unknown name or too many crops.
     """
     if name not in RECIPES:
-        raise CodegenError("codegen models", f"no labelled data for '{name}'", f"known: {', '.join(RECIPES)}",
-                           "choose one of these")
+        raise CodegenError(
+            "codegen models",
+            f"no labelled data for '{name}'",
+            f"known: {', '.join(RECIPES)}",
+            "choose one of these",
+        )
     recipe = RECIPES[name]
     images, labels = LOADERS[recipe.dataset](recipe.dataset, crops)
     inputs = np.ascontiguousarray(recipe.prepare(images), np.float32)
@@ -76,7 +83,7 @@ def load(name: str, crops: int = 1) -> Labelled:
 def _mnist(name: str, crops: int) -> Labelled:
     """Lines of 784 pixels and the label."""
     _limit_crops(name, crops, 1)
-    data, = archive.members(catalog.dataset(name)).values()
+    (data,) = archive.members(catalog.dataset(name)).values()
     lines = csv.reader(io.StringIO(gzip.decompress(data).decode()))
     table = np.array([line for line in lines if line], np.float32)
     images = table[:, :-1].reshape(-1, 1, MNIST_SIZE, MNIST_SIZE)
@@ -101,7 +108,9 @@ def _imagenet(name: str, crops: int) -> Labelled:
 
 def _limit_crops(name: str, crops: int, most: int) -> None:
     if not 1 <= crops <= most:
-        raise CodegenError(f"data set {name}", f"crops = {crops}", f"1 to {most} are possible", "choose fewer")
+        raise CodegenError(
+            f"data set {name}", f"crops = {crops}", f"1 to {most} are possible", "choose fewer"
+        )
 
 
 def _pictures(name: str) -> tuple[list, np.ndarray]:
@@ -129,8 +138,12 @@ def _scaled(picture) -> np.ndarray:
 def _views(image: np.ndarray) -> list[np.ndarray]:
     low, right = (n - CROP for n in image.shape[1:])
     corners = [(low // 2, right // 2), (0, 0), (0, right), (low, 0), (low, right)]
-    cuts = [image[:, y:y + CROP, x:x + CROP] for y, x in corners]
+    cuts = [image[:, y : y + CROP, x : x + CROP] for y, x in corners]
     return [view for cut in cuts for view in (cut, cut[..., ::-1])]
 
 
-LOADERS: dict[str, Callable[[str, int], Labelled]] = {"mnist": _mnist, "cifar10": _cifar10, "imagenet": _imagenet}
+LOADERS: dict[str, Callable[[str, int], Labelled]] = {
+    "mnist": _mnist,
+    "cifar10": _cifar10,
+    "imagenet": _imagenet,
+}

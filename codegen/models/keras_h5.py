@@ -1,6 +1,7 @@
 """Keras models saved as HDF5 (.h5) -> ONNX, NCHW and batch 1, without TensorFlow.
 
-The file holds the layer graph as JSON in the attribute `model_config` and one group of arrays per layer.
+The file holds the layer graph as JSON in the attribute `model_config` and one group of arrays per
+layer.
 """
 
 import io
@@ -38,7 +39,8 @@ def convert(data: bytes, row: Model) -> onnx.ModelProto:
 
 
 def _weights(group, dataset_type: type) -> Weights:
-    """Layer name -> parameter name -> array; the folders above the layer are those of nested models."""
+    """Layer name -> parameter name -> array; the folders above the layer are those of nested
+    models."""
     weights: Weights = {}
 
     def visit(path: str, item) -> None:

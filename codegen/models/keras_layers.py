@@ -1,4 +1,5 @@
-"""Keras layers as ONNX nodes: one function per layer class, listed in LAYERS. Keras is NHWC, the result NCHW."""
+"""Keras layers as ONNX nodes: one function per layer class, listed in LAYERS. Keras is NHWC, the
+result NCHW."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from codegen.models.onnx_writer import OnnxWriter, window
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor's name and its shape as Keras sees it: (height, width, channels) or (features,), without batch."""
+    """A tensor's name and its shape as Keras sees it: (height, width, channels) or (features,),
+    without batch."""
 
     name: str
     shape: tuple[int, ...]
@@ -24,7 +26,8 @@ class Value:
 
 @dataclass(frozen=True)
 class Layer:
-    """What a layer function gets: where to write, the layer's name, its Keras config and its arrays."""
+    """What a layer function gets: where to write, the layer's name, its Keras config and its
+    arrays."""
 
     net: OnnxWriter
     name: str
@@ -40,8 +43,12 @@ class Layer:
 
 def unsupported(where: str, what: str, known: Iterable[str]) -> CodegenError:
     """The error for a construct that has no converter."""
-    return CodegenError(f"Keras layer '{where}'", f"{what} is not supported", f"supported: {', '.join(sorted(known))}",
-                        "add it to codegen/models/keras_layers.py or export the network to ONNX")
+    return CodegenError(
+        f"Keras layer '{where}'",
+        f"{what} is not supported",
+        f"supported: {', '.join(sorted(known))}",
+        "add it to codegen/models/keras_layers.py or export the network to ONNX",
+    )
 
 
 def _activate(layer: Layer, x: Value, name: str | None) -> Value:
@@ -75,7 +82,12 @@ def _relu(layer: Layer, inputs: list[Value]) -> Value:
 
 def _conv(layer: Layer, inputs: list[Value]) -> Value:
     """Kernel (height, width, in, out) -> (out, in, height, width)."""
-    return _convolve(layer, inputs[0], layer.weights["kernel"].transpose(3, 2, 0, 1), layer.config.get("groups", 1))
+    return _convolve(
+        layer,
+        inputs[0],
+        layer.weights["kernel"].transpose(3, 2, 0, 1),
+        layer.config.get("groups", 1),
+    )
 
 
 def _depthwise(layer: Layer, inputs: list[Value]) -> Value:
@@ -87,20 +99,36 @@ def _depthwise(layer: Layer, inputs: list[Value]) -> Value:
 
 
 def _convolve(layer: Layer, x: Value, kernel: np.ndarray, group: int) -> Value:
-    strides, dilations = tuple(layer.config["strides"]), tuple(layer.config.get("dilation_rate", (1, 1)))
+    strides, dilations = (
+        tuple(layer.config["strides"]),
+        tuple(layer.config.get("dilation_rate", (1, 1))),
+    )
     pads, size = window(x.shape[:2], kernel.shape[2:], strides, layer.config["padding"], dilations)
     inputs = [x.name, layer.weight(kernel, "kernel")]
     if "bias" in layer.weights:
         inputs.append(layer.weight(layer.weights["bias"], "bias"))
-    y = layer.op("Conv", inputs, kernel_shape=kernel.shape[2:], strides=strides, dilations=dilations, pads=pads,
-                 group=group)
+    y = layer.op(
+        "Conv",
+        inputs,
+        kernel_shape=kernel.shape[2:],
+        strides=strides,
+        dilations=dilations,
+        pads=pads,
+        group=group,
+    )
     return _activate(layer, Value(y, (*size, kernel.shape[0])), layer.config.get("activation"))
 
 
 def _batch_norm(layer: Layer, inputs: list[Value]) -> Value:
-    parameters = [layer.weight(layer.weights[p], p) for p in ("gamma", "beta", "moving_mean", "moving_variance")]
+    parameters = [
+        layer.weight(layer.weights[p], p)
+        for p in ("gamma", "beta", "moving_mean", "moving_variance")
+    ]
     x = inputs[0]
-    return Value(layer.op("BatchNormalization", [x.name, *parameters], epsilon=layer.config["epsilon"]), x.shape)
+    return Value(
+        layer.op("BatchNormalization", [x.name, *parameters], epsilon=layer.config["epsilon"]),
+        x.shape,
+    )
 
 
 def _average_pool(layer: Layer, inputs: list[Value]) -> Value:
@@ -118,28 +146,43 @@ def _global_average_pool(layer: Layer, inputs: list[Value]) -> Value:
 
 def _zero_padding(layer: Layer, inputs: list[Value]) -> Value:
     x, ((top, bottom), (left, right)) = inputs[0], layer.config["padding"]
-    pads = layer.net.constant(np.array([0, 0, top, left, 0, 0, bottom, right], np.int64), f"{layer.name}.pads")
+    pads = layer.net.constant(
+        np.array([0, 0, top, left, 0, 0, bottom, right], np.int64), f"{layer.name}.pads"
+    )
     height, width, channels = x.shape
-    return Value(layer.op("Pad", [x.name, pads]), (height + top + bottom, width + left + right, channels))
+    return Value(
+        layer.op("Pad", [x.name, pads]), (height + top + bottom, width + left + right, channels)
+    )
 
 
 def _flatten(layer: Layer, inputs: list[Value]) -> Value:
     x = inputs[0]
-    name = layer.op("Transpose", [x.name], "nhwc", perm=[0, 2, 3, 1]) if len(x.shape) == 3 else x.name
+    name = (
+        layer.op("Transpose", [x.name], "nhwc", perm=[0, 2, 3, 1]) if len(x.shape) == 3 else x.name
+    )
     return Value(layer.op("Flatten", [name]), (int(np.prod(x.shape)),))
 
 
 def _reshape(layer: Layer, inputs: list[Value]) -> Value:
     """Features -> an image; the elements stay in Keras's order, height, width, channels."""
     height, width, channels = layer.config["target_shape"]
-    shape = layer.net.constant(np.array([1, height, width, channels], np.int64), f"{layer.name}.shape")
+    shape = layer.net.constant(
+        np.array([1, height, width, channels], np.int64), f"{layer.name}.shape"
+    )
     y = layer.op("Reshape", [inputs[0].name, shape], "nhwc")
     return Value(layer.op("Transpose", [y], perm=[0, 3, 1, 2]), (height, width, channels))
 
 
 def _dense(layer: Layer, inputs: list[Value]) -> Value:
     kernel = layer.weights["kernel"]
-    y = layer.op("Gemm", [inputs[0].name, layer.weight(kernel, "kernel"), layer.weight(layer.weights["bias"], "bias")])
+    y = layer.op(
+        "Gemm",
+        [
+            inputs[0].name,
+            layer.weight(kernel, "kernel"),
+            layer.weight(layer.weights["bias"], "bias"),
+        ],
+    )
     return _activate(layer, Value(y, (kernel.shape[1],)), layer.config.get("activation"))
 
 

@@ -13,8 +13,8 @@ Shape = Sequence[int]
 
 
 class OnnxWriter:
-    """Append operators with `op`, constants with `constant`; `model` freezes the result. Every name is unique:
-    a hint that is taken gets a number."""
+    """Append operators with `op`, constants with `constant`; `model` freezes the result. Every name
+    is unique: a hint that is taken gets a number."""
 
     def __init__(self):
         self._nodes: list[onnx.NodeProto] = []
@@ -39,7 +39,10 @@ class OnnxWriter:
 
     def relu6(self, x: str, hint: str) -> str:
         """min(max(x, 0), 6)"""
-        bounds = [self.weight(np.float32(0), f"{hint}.low"), self.weight(np.float32(6), f"{hint}.high")]
+        bounds = [
+            self.weight(np.float32(0), f"{hint}.low"),
+            self.weight(np.float32(6), f"{hint}.high"),
+        ]
         return self.op("Clip", [x, *bounds], hint)
 
     def unique(self, hint: str) -> str:
@@ -51,17 +54,26 @@ class OnnxWriter:
         self._taken.add(name)
         return name
 
-    def model(self, name: str, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> onnx.ModelProto:
+    def model(
+        self, name: str, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]
+    ) -> onnx.ModelProto:
         """The checked model. All values are float32."""
-        graph = helper.make_graph(self._nodes, name, _values(inputs), _values(outputs), self._constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="codegen")
+        graph = helper.make_graph(
+            self._nodes, name, _values(inputs), _values(outputs), self._constants
+        )
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="codegen"
+        )
         model.ir_version = IR_VERSION
         onnx.checker.check_model(model, full_check=True)
         return model
 
 
 def _values(shapes: Mapping[str, Shape]) -> list[onnx.ValueInfoProto]:
-    return [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)) for name, shape in shapes.items()]
+    return [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
+        for name, shape in shapes.items()
+    ]
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int, int]:
@@ -72,12 +84,20 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tupl
     return total // 2, total - total // 2, out
 
 
-def window(size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: str,
-           dilation: tuple[int, int] = (1, 1)) -> tuple[list[int], tuple[int, int]]:
+def window(
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: str,
+    dilation: tuple[int, int] = (1, 1),
+) -> tuple[list[int], tuple[int, int]]:
     """ONNX `pads` and the output (height, width) of a 2-d window with padding "same" or "valid"."""
     if padding == "same":
         top, bottom, height = same_padding(size[0], kernel[0], stride[0], dilation[0])
         left, right, width = same_padding(size[1], kernel[1], stride[1], dilation[1])
         return [top, left, bottom, right], (height, width)
-    height, width = ((n - (k - 1) * d - 1) // s + 1 for n, k, s, d in zip(size, kernel, stride, dilation))
+    height, width = (
+        (n - (k - 1) * d - 1) // s + 1
+        for n, k, s, d in zip(size, kernel, stride, dilation, strict=True)
+    )
     return [0, 0, 0, 0], (height, width)

