@@ -22,7 +22,7 @@ from codegen.toolchain import (
     ziglang_toolchain,
 )
 
-_TIMEOUT_S = 120
+_TIMEOUT_S = 300  # zig builds its C library for a new core first, which takes half a minute
 _APT = "apt-get install "
 # llvm-mca's tables differ between versions; the cycle model was checked with this one.
 LLVM_CHECKED = 19

@@ -18,7 +18,18 @@ import pytest
 from click.testing import CliRunner
 
 from codegen.errors import CodegenError
-from codegen.models import archive, catalog, data, fetch, squeezenet, tflite_file, torch_pth
+from codegen.models import (
+    architectures,
+    archive,
+    catalog,
+    data,
+    fetch,
+    onnx_file,
+    squeezenet,
+    tflite,
+    tflite_file,
+    torch_pth,
+)
 from codegen.models.architectures import ARCHITECTURES, build
 from codegen.verbs.models import models as verb
 
@@ -337,6 +348,49 @@ def test_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(CodegenError, match=r"package 'h5py' is not installed.*codegen\[models\]"):
         import_module("codegen.models.keras_h5").convert(b"", catalog.model("mlperf_ic_resnet8"))
+
+
+class FakeTable:
+    """A flatbuffer table that has these numbers in its fields."""
+
+    def __init__(self, fields: dict[int, int]):
+        self.fields = fields
+
+    def scalar(self, field: int, _kind: str, default: int = 0) -> int:
+        return self.fields.get(field, default)
+
+    def text(self, _field: int) -> str:
+        return "it"
+
+
+def test_unsupported_tflite():
+    with pytest.raises(CodegenError, match="operator number 200; supported: ADD, "):
+        tflite_file._operator_kind(FakeTable({0: 127, 3: 200}), "model.tflite")
+    with pytest.raises(CodegenError, match="element type number 9 of tensor 'it'"):
+        tflite_file._tensor(FakeTable({1: 9}), [], "model.tflite")
+    op = tflite_file.Operator("ADD", (), (0,), FakeTable({}))
+    graph = tflite_file.TfliteGraph((tflite_file.Tensor("sum", (1,), None),), (), (), (op,))
+    with pytest.raises(CodegenError, match="operator ADD 'sum': fused activation number 5"):
+        tflite._Conversion(graph).put(op, "sum", 5)
+
+
+def test_network_with_two_inputs():
+    values = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1]) for n in "abc"]
+    add = onnx.helper.make_node("Add", ["a", "b"], ["c"])
+    model = onnx.helper.make_model(onnx.helper.make_graph([add], "add", values[:2], values[2:]))
+    with pytest.raises(CodegenError, match="model mnist8: 2 inputs"):
+        onnx_file.convert(model.SerializeToString(), catalog.model("mnist8"))
+
+
+def test_simplifier_that_changes_the_result(monkeypatch):
+    monkeypatch.setattr(onnx_file.onnxsim, "simplify", lambda model, **_: (model, False))
+    with pytest.raises(CodegenError, match="onnxsim changed its result"):
+        onnx_file.simplify(build("light_squeezenet"))
+
+
+def test_topology_missing_from_onnx():
+    with pytest.raises(CodegenError, match="has no backend/test/data/light/light_nothing.onnx"):
+        architectures._load_light("light_nothing")
 
 
 def test_data_errors():

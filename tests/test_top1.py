@@ -15,8 +15,8 @@ from codegen.toolchain import find_toolchain
 from codegen.verify import Interface, infer
 
 # network -> (views of each image, top-1 of onnxruntime in percent)
-EXPECTED = {"mnist8": (1, 99.36), "mlperf_ic_resnet8": (2, 85.0), "squeezenet1_1": (10, 71.5),
-            "efficientnet_lite0": (10, 88.5)}
+EXPECTED = {"mnist8": (1, 99.36), "mlperf_ic_resnet8": (2, 85.0), "squeezenet1_1": (10, 66.0),
+            "efficientnet_lite0": (10, 86.5)}
 
 
 def _top1(name, board_name, tmp_path, samples, crops):

@@ -120,7 +120,7 @@ class _Seeding:
         self.values[name] = value
 
     def _draw(self, name: str) -> np.ndarray:
-        """Numbers of [0, 1); they depend on the seed and the name only, not on the order of drawing."""
+        """Numbers of [0, 1) that depend on seed and name only, not on the order of drawing."""
         stream = np.random.Generator(np.random.PCG64([self.seed, zlib.crc32(name.encode())]))
         return stream.random(self.shapes[name], dtype=np.float32)
 

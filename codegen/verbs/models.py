@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from codegen.errors import CodegenError
 from codegen.models import archive, catalog, data, fetch
@@ -87,12 +87,12 @@ def _progress() -> Progress:
 
 def _trained(folder: Path | None) -> Table:
     table = Table(
-        "name",
+        Column("name", no_wrap=True),
         "task",
         "input",
         "parameters",
         "MMAC",
-        "package",
+        Column("package", overflow="fold"),
         "licence",
         "here",
         title="Trained networks",
@@ -114,7 +114,7 @@ def _trained(folder: Path | None) -> Table:
 
 def _architectures(folder: Path | None) -> Table:
     table = Table(
-        "name",
+        Column("name", no_wrap=True),
         "topology",
         "input",
         "here",
@@ -133,9 +133,9 @@ def _architectures(folder: Path | None) -> Table:
 
 def _data() -> Table:
     table = Table(
-        "name",
+        Column("name", no_wrap=True),
         "examples",
-        "package",
+        Column("package", overflow="fold"),
         "rights",
         "here",
         title="Labelled data (fetch with --data)",

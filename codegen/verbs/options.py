@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.table import Table
 
 from codegen.errors import CodegenError
 
@@ -47,3 +48,18 @@ def verbosity(command: Callable) -> Callable:
 def console(quiet: bool) -> Console:
     """Where people read; JSON goes to stdout, this to stderr."""
     return Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    """A table on stdout; names stay whole, and a pipe gets wider lines than a narrow terminal."""
+    if not rows:
+        return
+    show = Console(highlight=False)
+    if not show.is_terminal:
+        show = Console(highlight=False, width=160)
+    table = Table(box=None, pad_edge=False)
+    for i, key in enumerate(rows[0]):
+        table.add_column(key, no_wrap=i == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(v) for v in row.values()))
+    show.print(table)
