@@ -1,6 +1,8 @@
-"""The command line. Verbs come from the entry-point group `codegen.verbs`, so that other packages can add theirs.
+"""The command line. Verbs come from the entry-point group `codegen.verbs`, so that other
+packages can add theirs.
 
-Exit codes: 0 everything held; 1 a build, run or comparison failed; 2 the input was wrong (one line says what).
+Exit codes: 0 everything held; 1 a build, run or comparison failed; 2 the input was wrong (one
+line says what).
 """
 
 import sys

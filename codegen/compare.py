@@ -4,13 +4,15 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-# Largest error relative to the output's scale that counts as equal, by element type (architecture: "Words").
+# Largest error relative to the output's scale that counts as equal, by element type (architecture:
+# "Words").
 TOLERANCE = {"f32": 1e-4, "f64": 1e-4, "f16": 2e-2}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """max |y - ref|, the same / max |ref|, the largest distance in float32 steps (ULP), and the cosine."""
+    """max |y - ref|, the same / max |ref|, the largest distance in float32 steps (ULP), and the
+    cosine."""
 
     max_abs: float
     max_rel: float
@@ -39,13 +41,16 @@ def difference(y: np.ndarray, ref: np.ndarray) -> Difference:
 
 def _ulp(a: np.ndarray, b: np.ndarray) -> int:
     """Distance in representable float32 values, signs included."""
+
     def ordered(v: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
             bits = v.astype(np.float32).view(np.int32).astype(np.int64)
         return np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
+
     return int(np.abs(ordered(a) - ordered(b)).max())
 
 
 def passes(d: Difference, dtype: str) -> bool:
-    """Is the difference within the tolerance of this element type? Integers and bools must be equal."""
+    """Is the difference within the tolerance of this element type? Integers and bools must be
+    equal."""
     return d.max_rel <= TOLERANCE.get(dtype, 0.0)

@@ -1,6 +1,7 @@
 """The network as plain frozen data: what is computed, not how.
 
-Shapes are in ONNX order (N, C, spatial...) whatever layout a kernel later chooses; batch is part of the shape.
+Shapes are in ONNX order (N, C, spatial...) whatever layout a kernel later chooses; batch is part
+of the shape.
 """
 
 from collections.abc import Mapping
@@ -35,8 +36,9 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Activation:
-    """A unary function applied in the store of the kernel before it: `op` is an OpDef of the unary family,
-    `args` its scalar parameters in order; `slope` names the per-channel constant of PRelu."""
+    """A unary function applied in the store of the kernel before it: `op` is an OpDef of the
+    unary family, `args` its scalar parameters in order; `slope` names the per-channel constant
+    of PRelu."""
 
     op: str
     args: tuple[float, ...] = ()

@@ -1,4 +1,5 @@
-"""The plan made without a search: both layouts are tried for the whole network, and each node takes the cheapest row."""
+"""The plan made without a search: both layouts are tried for the whole network, and each node
+takes the cheapest row."""
 
 from codegen.board import Board
 from codegen.errors import CodegenError
@@ -14,7 +15,8 @@ _CONVERSION_RATE = 0.5
 
 
 def default_plan(graph: Graph, board: Board, model_sha256: str) -> Plan:
-    """The cheaper of two plans by the rows' nominal rates: channels last, or ONNX order, wherever rows allow."""
+    """The cheaper of two plans by the rows' nominal rates: channels last, or ONNX order,
+    wherever rows allow."""
     plans = []
     for layout in LAYOUTS:
         nodes, cost = _walk(graph, board, layout)
@@ -23,7 +25,8 @@ def default_plan(graph: Graph, board: Board, model_sha256: str) -> Plan:
 
 
 def work(layer: Layer, node: Node, graph: Graph, row: Kernel) -> float:
-    """MACs as the row executes them (tiles padded to their full size), or elements written plus read."""
+    """MACs as the row executes them (tiles padded to their full size), or elements written plus
+    read."""
     op = OPS[node.op]
     if op.macs is None:
         return sum(graph.tensors[t].size for t in (*node.outputs, *node.inputs[:1]) if t)
@@ -36,7 +39,7 @@ def work(layer: Layer, node: Node, graph: Graph, row: Kernel) -> float:
 
 
 def _walk(graph: Graph, board: Board, preferred: str) -> tuple[dict[str, Choice], float]:
-    layouts = {name: "nchw" for name in (*graph.inputs, *graph.constants)}
+    layouts = dict.fromkeys((*graph.inputs, *graph.constants), "nchw")
     nodes: dict[str, Choice] = {}
     total = 0.0
     for node in graph.nodes:
@@ -68,5 +71,9 @@ def _cheapest(graph: Graph, node: Node, board: Board, layout: str) -> tuple[Choi
             best = min(rows, key=lambda r: work(layer, node, graph, r) / r.rate)
             return Choice(best.name, wanted), work(layer, node, graph, best) / best.rate
     dtype = layer_of(graph, node, layout).dtype
-    raise CodegenError(f"node {node.name!r}", f"no kernel for {node.op} on {dtype}",
-                       f"see templates/{OPS[node.op].family}/kernels.toml", "convert the model to float32")
+    raise CodegenError(
+        f"node {node.name!r}",
+        f"no kernel for {node.op} on {dtype}",
+        f"see templates/{OPS[node.op].family}/kernels.toml",
+        "convert the model to float32",
+    )

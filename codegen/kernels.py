@@ -1,4 +1,5 @@
-"""Kernel rows: every implementation there is, read from templates/*/kernels.toml; candidates(layer, board) -> rows."""
+"""Kernel rows: every implementation there is, read from templates/*/kernels.toml;
+candidates(layer, board) -> rows."""
 
 import tomllib
 from collections.abc import Mapping
@@ -11,18 +12,32 @@ from codegen.board import Board
 from codegen.errors import CodegenError
 from codegen.resources import templates_dir
 
-_KEYS = {"name", "template", "layout", "dtype", "isa", "when", "multiple_of", "params", "pack", "derive", "inplace",
-         "pitch", "rate"}
+_KEYS = {
+    "name",
+    "template",
+    "layout",
+    "dtype",
+    "isa",
+    "when",
+    "multiple_of",
+    "params",
+    "pack",
+    "derive",
+    "inplace",
+    "pitch",
+    "rate",
+}
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One row. `rate` is the nominal work (MACs, or elements where there are none) per cycle, used only by the
-    default plan; everything else is constraint or parameter.
+    """One row. `rate` is the nominal work (MACs, or elements where there are none) per cycle,
+    used only by the default plan; everything else is constraint or parameter.
 
-    `pack` names a packer in weights.py ("" = constants in ONNX order), `derive` a function in derive.py that computes
-    further sizes and scratch. `inplace`: y may lie on an "input" of its size, or on the "residual". `pitch`: y's pixels may lie further apart than
-    the number of channels, so that a concatenation can be written in place.
+    `pack` names a packer in weights.py ("" = constants in ONNX order), `derive` a function in
+    derive.py that computes further sizes and scratch. `inplace`: y may lie on an "input" of its
+    size, or on the "residual". `pitch`: y's pixels may lie further apart than the number of
+    channels, so that a concatenation can be written in place.
     """
 
     name: str
@@ -54,16 +69,35 @@ def _row(raw: dict[str, Any], family: str, path: Path) -> Kernel:
     where = f"templates/{family}/{path.name}"
     unknown = sorted(set(raw) - _KEYS)
     if unknown:
-        raise CodegenError(where, f"unknown key {unknown[0]!r} in row {raw.get('name')!r}",
-                           f"known keys: {', '.join(sorted(_KEYS))}", "rename or remove it")
+        raise CodegenError(
+            where,
+            f"unknown key {unknown[0]!r} in row {raw.get('name')!r}",
+            f"known keys: {', '.join(sorted(_KEYS))}",
+            "rename or remove it",
+        )
     if "name" not in raw or "template" not in raw:
-        raise CodegenError(where, f"row {raw.get('name', '?')!r} has no name or template", "both are needed", "add them")
+        raise CodegenError(
+            where,
+            f"row {raw.get('name', '?')!r} has no name or template",
+            "both are needed",
+            "add them",
+        )
     if not (path.parent / raw["template"]).is_file():
-        raise CodegenError(where, f"row {raw['name']!r} names template {raw['template']!r}, which does not exist",
-                           "a file in the same folder", "fix the name")
+        raise CodegenError(
+            where,
+            f"row {raw['name']!r} names template {raw['template']!r}, which does not exist",
+            "a file in the same folder",
+            "fix the name",
+        )
     dtype = raw.get("dtype", "f32")
-    return Kernel(**{**raw, "family": family, "template": f"{family}/{raw['template']}",
-                     "dtype": tuple(dtype) if isinstance(dtype, list) else (dtype,)})
+    return Kernel(
+        **{
+            **raw,
+            "family": family,
+            "template": f"{family}/{raw['template']}",
+            "dtype": tuple(dtype) if isinstance(dtype, list) else (dtype,),
+        }
+    )
 
 
 @lru_cache(maxsize=8)
@@ -74,11 +108,18 @@ def load_kernels(folder: Path | None = None) -> dict[str, Kernel]:
         try:
             raw_rows = tomllib.loads(path.read_text())["kernel"]
         except (tomllib.TOMLDecodeError, KeyError) as e:
-            raise CodegenError(str(path), f"cannot be read ({e})", "a list of [[kernel]] tables", "fix the file") from None
+            raise CodegenError(
+                str(path), f"cannot be read ({e})", "a list of [[kernel]] tables", "fix the file"
+            ) from None
         for raw in raw_rows:
             row = _row(raw, path.parent.name, path)
             if row.name in rows:
-                raise CodegenError(str(path), f"kernel {row.name!r} is defined twice", "names are unique", "rename one")
+                raise CodegenError(
+                    str(path),
+                    f"kernel {row.name!r} is defined twice",
+                    "names are unique",
+                    "rename one",
+                )
             rows[row.name] = row
     return rows
 
@@ -94,7 +135,9 @@ def refusal(row: Kernel, layer: Layer, isa: tuple[str, ...]) -> str:
     for key, wanted in row.when.items():
         allowed = wanted if isinstance(wanted, list) else [wanted]
         if layer.dims.get(key) not in allowed:
-            return f"it needs {key} = {'/'.join(map(str, allowed))}; here it is {layer.dims.get(key)}"
+            return (
+                f"it needs {key} = {'/'.join(map(str, allowed))}; here it is {layer.dims.get(key)}"
+            )
     for key, unit in row.multiple_of.items():
         if layer.dims[key] % unit:
             return f"it needs {key} to be a multiple of {unit}; here it is {layer.dims[key]}"

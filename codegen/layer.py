@@ -14,7 +14,8 @@ _BINARY_FN = {"PRelu": "prelu"}
 
 @dataclass(frozen=True)
 class Epilogue:
-    """The fused activation as a template sees it: C function `cg_<fn>_f32(v, args...)`; fn "" for none."""
+    """The fused activation as a template sees it: C function `cg_<fn>_f32(v, args...)`; fn ""
+    for none."""
 
     fn: str = ""
     args: tuple[float, ...] = ()
@@ -26,7 +27,10 @@ def epilogue(activation: Activation | None) -> Epilogue:
     if activation.slope:
         return Epilogue("prelu")
     op = OPS[activation.op]
-    return Epilogue(op.dims(dict(zip(op.attrs, activation.args, strict=True)), [()], [()])["fn"], activation.args)
+    return Epilogue(
+        op.dims(dict(zip(op.attrs, activation.args, strict=True)), [()], [()])["fn"],
+        activation.args,
+    )
 
 
 def layer_of(graph: Graph, node: Node, layout: str) -> Layer:
@@ -39,7 +43,11 @@ def layer_of(graph: Graph, node: Node, layout: str) -> Layer:
     else:
         attrs = memory_attrs(op, node.attrs, layout, len(tensors[0].shape))
         dims = op.dims(attrs, _in_memory(tensors, layout), _in_memory(outs, layout))
-    return Layer(op.family, {**dims, **_epilogue_dims(graph, node)}, tensors[min(len(tensors) - 1, _typed(op.name))].dtype.value)
+    return Layer(
+        op.family,
+        {**dims, **_epilogue_dims(graph, node)},
+        tensors[min(len(tensors) - 1, _typed(op.name))].dtype.value,
+    )
 
 
 def _typed(op_name: str) -> int:

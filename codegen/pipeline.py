@@ -41,9 +41,15 @@ def load_graph(model: Path, shapes: Shapes | None = None, name: str = "") -> Gra
     return optimise(import_onnx(model, shapes, name))
 
 
-def generate(model: Path, board: Board, plan_file: Path | None = None, shapes: Shapes | None = None,
-             name: str = "") -> Generated:
-    """Model file -> C sources. The plan is read from `plan_file`, or made by the default heuristic."""
+def generate(
+    model: Path,
+    board: Board,
+    plan_file: Path | None = None,
+    shapes: Shapes | None = None,
+    name: str = "",
+) -> Generated:
+    """Model file -> C sources. The plan is read from `plan_file`, or made by the default
+    heuristic."""
     graph = load_graph(model, shapes, name)
     sha = model_hash(model, shapes)
     if plan_file:
@@ -55,11 +61,18 @@ def generate(model: Path, board: Board, plan_file: Path | None = None, shapes: S
 
 
 def finish(graph: Graph, plan: Plan, board: Board, model_name: str) -> Generated:
-    """Graph and decisions -> C sources; the plan comes back with its order, conversions and arena filled in."""
+    """Graph and decisions -> C sources; the plan comes back with its order, conversions and
+    arena filled in."""
     schedule = allocate(lower(graph, plan), plan.order)
-    named = [s.name.rsplit("[", 1)[0] if s.op == "Concat" else s.name for s in schedule.program.steps]
+    named = [
+        s.name.rsplit("[", 1)[0] if s.op == "Concat" else s.name for s in schedule.program.steps
+    ]
     order = tuple(dict.fromkeys(n for n in named if n in plan.nodes))
     order += tuple(n for n in plan.nodes if n not in order)  # nodes that became views cost no step
-    plan = replace(plan, order=order, conversions=schedule.program.conversions,
-                   predicted={"cycles": None, "arena_bytes": schedule.arena_bytes})
+    plan = replace(
+        plan,
+        order=order,
+        conversions=schedule.program.conversions,
+        predicted={"cycles": None, "arena_bytes": schedule.arena_bytes},
+    )
     return Generated(graph, plan, schedule, emit(schedule, plan, board, graph.name, model_name))

@@ -20,15 +20,24 @@ def random_inputs(graph: Graph, seed: int) -> dict[str, np.ndarray]:
         if t.dtype.numpy.kind == "f":
             out[name] = rng.standard_normal(t.shape).astype(t.dtype.numpy)
         else:
-            out[name] = rng.integers(0, 2 if t.dtype.numpy.kind == "b" else 10, t.shape).astype(t.dtype.numpy)
+            out[name] = rng.integers(0, 2 if t.dtype.numpy.kind == "b" else 10, t.shape).astype(
+                t.dtype.numpy
+            )
     return out
 
 
 class Reference:
-    """An onnxruntime session on the model as the user gave it, with `extra` intermediate tensors as outputs."""
+    """An onnxruntime session on the model as the user gave it, with `extra` intermediate tensors
+    as outputs."""
 
-    def __init__(self, path: Path, shapes: Mapping[str, Sequence[int]] | None = None, extra: Sequence[str] = ()):
+    def __init__(
+        self,
+        path: Path,
+        shapes: Mapping[str, Sequence[int]] | None = None,
+        extra: Sequence[str] = (),
+    ):
         import onnxruntime as ort
+
         model = pin_shapes(read_model(path), path, shapes or {})
         made = {o for n in model.graph.node for o in n.output}
         have = {o.name for o in model.graph.output}
@@ -40,10 +49,16 @@ class Reference:
         if self.extra:  # a fused node has no intermediate result
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            self._session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                model.SerializeToString(), options, ["CPUExecutionProvider"]
+            )
         except Exception as e:
-            raise CodegenError(str(path), f"onnxruntime cannot load it ({str(e).splitlines()[0]})",
-                               "verification needs onnxruntime as reference", "use --no-verify, or fix the model") from None
+            raise CodegenError(
+                str(path),
+                f"onnxruntime cannot load it ({str(e).splitlines()[0]})",
+                "verification needs onnxruntime as reference",
+                "use --no-verify, or fix the model",
+            ) from None
         self.outputs = tuple(o.name for o in self._session.get_outputs())
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -17,30 +17,56 @@ from codegen.toolchain import Toolchain
 from codegen.verify import CaseResult, Interface
 
 
-def make_report(generated: Generated, binary: Binary, board: Board, toolchain: Toolchain, model: str, shapes: Shapes,
-                results: Sequence[CaseResult], runner: str, why_not: str) -> dict[str, Any]:
+def make_report(
+    generated: Generated,
+    binary: Binary,
+    board: Board,
+    toolchain: Toolchain,
+    model: str,
+    shapes: Shapes,
+    results: Sequence[CaseResult],
+    runner: str,
+    why_not: str,
+) -> dict[str, Any]:
     """The content of report.json; sizes in bytes."""
     schedule, sources, plan = generated.schedule, generated.sources, generated.plan
     sizes = sections(binary.objects)
     diffs = [d for r in results for d in r.outputs.values()]
     weights = sum(w.array.nbytes for w in schedule.program.weights)
     return {
-        "schema": 1, "codegen": __version__, "name": sources.name, "model": model, "model_sha256": plan.model_sha256,
-        "shapes": {k: list(v) for k, v in shapes.items()}, "board": board.name, "core": board.core,
-        "plan_sha256": plan.sha256, "toolchain": toolchain.version,
-        "arena_bytes": schedule.arena_bytes, "arena_lower_bound_bytes": schedule.lower_bound,
-        "io_bytes": sum(p.tensor.bytes for p in (*sources.inputs, *sources.outputs)), "weights_bytes": weights,
-        "text_bytes": sizes.text, "rodata_bytes": sizes.rodata, "data_bytes": sizes.data, "bss_bytes": sizes.bss,
-        "stack_bytes": binary.stack_bytes, "foreign_symbols": sorted(foreign_symbols(binary.objects)),
+        "schema": 1,
+        "codegen": __version__,
+        "name": sources.name,
+        "model": model,
+        "model_sha256": plan.model_sha256,
+        "shapes": {k: list(v) for k, v in shapes.items()},
+        "board": board.name,
+        "core": board.core,
+        "plan_sha256": plan.sha256,
+        "toolchain": toolchain.version,
+        "arena_bytes": schedule.arena_bytes,
+        "arena_lower_bound_bytes": schedule.lower_bound,
+        "io_bytes": sum(p.tensor.bytes for p in (*sources.inputs, *sources.outputs)),
+        "weights_bytes": weights,
+        "text_bytes": sizes.text,
+        "rodata_bytes": sizes.rodata,
+        "data_bytes": sizes.data,
+        "bss_bytes": sizes.bss,
+        "stack_bytes": binary.stack_bytes,
+        "foreign_symbols": sorted(foreign_symbols(binary.objects)),
         "macs": sum(_macs(s) for s in schedule.program.steps),
-        "verified": bool(results) and all(r.passed for r in results), "runner": runner,
-        "not_verified_because": why_not, "errors": [r.error for r in results if r.error],
+        "verified": bool(results) and all(r.passed for r in results),
+        "runner": runner,
+        "not_verified_because": why_not,
+        "errors": [r.error for r in results if r.error],
         "max_abs_error": max((d.max_abs for d in diffs), default=None),
         "max_rel_error": max((d.max_rel for d in diffs), default=None),
         "cosine": min((d.cosine for d in diffs), default=None),
         "layers": _layers(generated),
-        "buffers": [{"name": b.name, "offset": b.offset, "bytes": b.bytes, "first": b.first, "last": b.last}
-                    for b in schedule.buffers],
+        "buffers": [
+            {"name": b.name, "offset": b.offset, "bytes": b.bytes, "first": b.first, "last": b.last}
+            for b in schedule.buffers
+        ],
         "interface": Interface.of(sources, schedule).to_dict(),
     }
 
@@ -57,15 +83,26 @@ def _layers(generated: Generated) -> list[dict[str, Any]]:
     for call in generated.sources.calls:
         step = call.step
         keys = [k for k in (*step.reads, *step.outputs) if schedule.places[k].kind == "arena"]
-        out.append({
-            "name": step.name, "op": step.op, "kernel": step.kernel.name, "function": call.function,
-            "macs": _macs(step), "output_shape": list(values[step.outputs[0]].tensor.shape),
-            "weights": [a for a, arg in zip(call.args, step.args, strict=False) if arg.startswith("&")],
-            "arena": [{"tensor": k, "offset": schedule.places[k].offset, "bytes": values[k].bytes}
-                      for k in dict.fromkeys(keys)],
-            "scratch": {"offset": schedule.scratch[step.name], "bytes": step.scratch_bytes} if step.scratch_bytes
-            else None,
-        })
+        out.append(
+            {
+                "name": step.name,
+                "op": step.op,
+                "kernel": step.kernel.name,
+                "function": call.function,
+                "macs": _macs(step),
+                "output_shape": list(values[step.outputs[0]].tensor.shape),
+                "weights": [
+                    a for a, arg in zip(call.args, step.args, strict=False) if arg.startswith("&")
+                ],
+                "arena": [
+                    {"tensor": k, "offset": schedule.places[k].offset, "bytes": values[k].bytes}
+                    for k in dict.fromkeys(keys)
+                ],
+                "scratch": {"offset": schedule.scratch[step.name], "bytes": step.scratch_bytes}
+                if step.scratch_bytes
+                else None,
+            }
+        )
     return out
 
 
@@ -79,18 +116,30 @@ def print_report(report: Mapping[str, Any], console: Console, verbose: bool) -> 
     if verbose:
         table = Table("layer", "op", "kernel", "MMAC", box=None, pad_edge=False)
         for layer in report["layers"]:
-            table.add_row(layer["name"], layer["op"], layer["kernel"],
-                          f"{layer['macs'] / 1e6:.3f}" if layer["macs"] else "")
+            table.add_row(
+                layer["name"],
+                layer["op"],
+                layer["kernel"],
+                f"{layer['macs'] / 1e6:.3f}" if layer["macs"] else "",
+            )
         console.print(table)
         console.print()
     table = Table(box=None, show_header=False, pad_edge=False)
     rom = report["text_bytes"] + report["rodata_bytes"] + report["data_bytes"]
-    table.add_row("ROM", kib(rom), f"code {kib(report['text_bytes'])}, weights {kib(report['weights_bytes'])}")
+    table.add_row(
+        "ROM", kib(rom), f"code {kib(report['text_bytes'])}, weights {kib(report['weights_bytes'])}"
+    )
     ram = report["arena_bytes"] + (report["stack_bytes"] or 0)
     bound = report["arena_lower_bound_bytes"]
-    table.add_row("RAM", kib(ram), f"arena {kib(report['arena_bytes'])} (largest live set {kib(bound)}), "
-                                   f"stack {kib(report['stack_bytes'])}; caller's tensors {kib(report['io_bytes'])}")
-    table.add_row("work", f"{report['macs'] / 1e6:,.2f} MMAC", f"{len(report['layers'])} kernel calls")
+    table.add_row(
+        "RAM",
+        kib(ram),
+        f"arena {kib(report['arena_bytes'])} (largest live set {kib(bound)}), "
+        f"stack {kib(report['stack_bytes'])}; caller's tensors {kib(report['io_bytes'])}",
+    )
+    table.add_row(
+        "work", f"{report['macs'] / 1e6:,.2f} MMAC", f"{len(report['layers'])} kernel calls"
+    )
     console.print(table)
     console.print(verdict(report), highlight=False)
 

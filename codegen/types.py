@@ -42,14 +42,31 @@ class DType(Enum):
 
 
 _NUMPY = {
-    DType.F32: np.dtype(np.float32), DType.F64: np.dtype(np.float64), DType.F16: np.dtype(np.float16),
-    DType.I8: np.dtype(np.int8), DType.U8: np.dtype(np.uint8), DType.I16: np.dtype(np.int16),
-    DType.U16: np.dtype(np.uint16), DType.I32: np.dtype(np.int32), DType.U32: np.dtype(np.uint32),
-    DType.I64: np.dtype(np.int64), DType.U64: np.dtype(np.uint64), DType.BOOL: np.dtype(np.bool_),
+    DType.F32: np.dtype(np.float32),
+    DType.F64: np.dtype(np.float64),
+    DType.F16: np.dtype(np.float16),
+    DType.I8: np.dtype(np.int8),
+    DType.U8: np.dtype(np.uint8),
+    DType.I16: np.dtype(np.int16),
+    DType.U16: np.dtype(np.uint16),
+    DType.I32: np.dtype(np.int32),
+    DType.U32: np.dtype(np.uint32),
+    DType.I64: np.dtype(np.int64),
+    DType.U64: np.dtype(np.uint64),
+    DType.BOOL: np.dtype(np.bool_),
 }
 _FROM_NUMPY = {v: k for k, v in _NUMPY.items()}
 _C = {
-    DType.F32: "float", DType.F64: "double", DType.F16: "__fp16", DType.I8: "int8_t", DType.U8: "uint8_t",
-    DType.I16: "int16_t", DType.U16: "uint16_t", DType.I32: "int32_t", DType.U32: "uint32_t",
-    DType.I64: "int64_t", DType.U64: "uint64_t", DType.BOOL: "uint8_t",
+    DType.F32: "float",
+    DType.F64: "double",
+    DType.F16: "__fp16",
+    DType.I8: "int8_t",
+    DType.U8: "uint8_t",
+    DType.I16: "int16_t",
+    DType.U16: "uint16_t",
+    DType.I32: "int32_t",
+    DType.U32: "uint32_t",
+    DType.I64: "int64_t",
+    DType.U64: "uint64_t",
+    DType.BOOL: "uint8_t",
 }

@@ -40,27 +40,45 @@ class Interface:
     @staticmethod
     def of(sources: Sources, schedule: Schedule) -> "Interface":
         values = schedule.program.values
-        traces = tuple(Trace(c.step.name, values[k].tensor, values[k].layout) for c in sources.calls
-                       for k in c.step.outputs)
-        return Interface(tuple(p.tensor for p in sources.inputs), tuple(p.tensor for p in sources.outputs), traces)
+        traces = tuple(
+            Trace(c.step.name, values[k].tensor, values[k].layout)
+            for c in sources.calls
+            for k in c.step.outputs
+        )
+        return Interface(
+            tuple(p.tensor for p in sources.inputs),
+            tuple(p.tensor for p in sources.outputs),
+            traces,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         def plain(t: Tensor) -> dict[str, Any]:
             return {"name": t.name, "shape": list(t.shape), "dtype": t.dtype.value}
-        return {"inputs": [plain(t) for t in self.inputs], "outputs": [plain(t) for t in self.outputs],
-                "traces": [{"layer": t.layer, "layout": t.layout, **plain(t.tensor)} for t in self.traces]}
+
+        return {
+            "inputs": [plain(t) for t in self.inputs],
+            "outputs": [plain(t) for t in self.outputs],
+            "traces": [
+                {"layer": t.layer, "layout": t.layout, **plain(t.tensor)} for t in self.traces
+            ],
+        }
 
     @staticmethod
     def from_dict(raw: Mapping[str, Any]) -> "Interface":
         def tensor(r: Mapping[str, Any]) -> Tensor:
             return Tensor(r["name"], tuple(r["shape"]), DType(r["dtype"]))
-        return Interface(tuple(map(tensor, raw["inputs"])), tuple(map(tensor, raw["outputs"])),
-                         tuple(Trace(r["layer"], tensor(r), r["layout"]) for r in raw["traces"]))
+
+        return Interface(
+            tuple(map(tensor, raw["inputs"])),
+            tuple(map(tensor, raw["outputs"])),
+            tuple(Trace(r["layer"], tensor(r), r["layout"]) for r in raw["traces"]),
+        )
 
 
 @dataclass(frozen=True)
 class LayerResult:
-    """Error of one step's result; `difference` is None, with the reason, where the model has no such tensor."""
+    """Error of one step's result; `difference` is None, with the reason, where the model has no
+    such tensor."""
 
     layer: str
     tensor: str
@@ -71,7 +89,8 @@ class LayerResult:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One set of inputs: the error of every output, of every layer when asked, or why it could not be run."""
+    """One set of inputs: the error of every output, of every layer when asked, or why it could
+    not be run."""
 
     name: str
     outputs: Mapping[str, Difference]
@@ -81,7 +100,8 @@ class CaseResult:
 
     @property
     def first_divergence(self) -> str:
-        """The first layer whose result is off by more than the tolerance; "" where there is none."""
+        """The first layer whose result is off by more than the tolerance; "" where there is
+        none."""
         return next((r.layer for r in self.layers if not r.passed), "")
 
 
@@ -94,28 +114,57 @@ class Case:
     expected: Mapping[str, np.ndarray] | None = None
 
 
-def run_samples(interface: Interface, program: Path, runner: Runner, board: Board,
-                samples: Sequence[Mapping[str, np.ndarray]], timeout_s: float, trace: bool = False) -> Outcome:
+def run_samples(
+    interface: Interface,
+    program: Path,
+    runner: Runner,
+    board: Board,
+    samples: Sequence[Mapping[str, np.ndarray]],
+    timeout_s: float,
+    trace: bool = False,
+) -> Outcome:
     """Run the verify program on any number of inputs in one go."""
-    data = b"".join(np.ascontiguousarray(s[t.name]).tobytes() for s in samples for t in interface.inputs)
+    data = b"".join(
+        np.ascontiguousarray(s[t.name]).tobytes() for s in samples for t in interface.inputs
+    )
     wanted = ("out.bin", "trace.bin") if trace else ("out.bin",)
     return runner.run(Job(program, ("in.bin", *wanted), {"in.bin": data}, wanted, timeout_s), board)
 
 
-def infer(interface: Interface, program: Path, runner: Runner, board: Board,
-          samples: Sequence[Mapping[str, np.ndarray]], timeout_s: float = 3600.0) -> list[dict[str, np.ndarray]]:
-    """Outputs by name for each sample, as the library computes them; RuntimeError where it cannot be run."""
+def infer(
+    interface: Interface,
+    program: Path,
+    runner: Runner,
+    board: Board,
+    samples: Sequence[Mapping[str, np.ndarray]],
+    timeout_s: float = 3600.0,
+) -> list[dict[str, np.ndarray]]:
+    """Outputs by name for each sample, as the library computes them; RuntimeError where it
+    cannot be run."""
     outcome = run_samples(interface, program, runner, board, samples, timeout_s)
     if outcome.error:
         raise RuntimeError(outcome.error)
     names = [t.name for t in interface.outputs]
-    flat = _split(outcome.outputs["out.bin"], [(t, "nchw") for t in interface.outputs] * len(samples))
-    return [dict(zip(names, flat[i : i + len(names)], strict=True)) for i in range(0, len(flat), len(names))]
+    flat = _split(
+        outcome.outputs["out.bin"], [(t, "nchw") for t in interface.outputs] * len(samples)
+    )
+    return [
+        dict(zip(names, flat[i : i + len(names)], strict=True))
+        for i in range(0, len(flat), len(names))
+    ]
 
 
-def check_case(interface: Interface, program: Path, runner: Runner, board: Board, reference: Reference,
-               case: Case, timeout_s: float = 600.0) -> CaseResult:
-    """Run one case on the board and compare. With a reference that has extra tensors, layer by layer too."""
+def check_case(
+    interface: Interface,
+    program: Path,
+    runner: Runner,
+    board: Board,
+    reference: Reference,
+    case: Case,
+    timeout_s: float = 600.0,
+) -> CaseResult:
+    """Run one case on the board and compare. With a reference that has extra tensors, layer by
+    layer too."""
     layers = bool(reference.extra)
     outcome = run_samples(interface, program, runner, board, [case.inputs], timeout_s, layers)
     if outcome.error:
@@ -123,7 +172,9 @@ def check_case(interface: Interface, program: Path, runner: Runner, board: Board
     expected = reference.run(case.inputs)
     got = _split(outcome.outputs["out.bin"], [(t, "nchw") for t in interface.outputs])
     targets = {**expected, **(case.expected or {})}
-    diffs = {t.name: difference(y, targets[t.name]) for t, y in zip(interface.outputs, got, strict=True)}
+    diffs = {
+        t.name: difference(y, targets[t.name]) for t, y in zip(interface.outputs, got, strict=True)
+    }
     good = all(passes(diffs[t.name], t.dtype.value) for t in interface.outputs)
     results = _layers(interface, outcome.outputs["trace.bin"], expected) if layers else ()
     return CaseResult(case.name, diffs, good, results)
@@ -140,16 +191,22 @@ def _split(data: bytes, tensors: Sequence[tuple[Tensor, str]]) -> list[np.ndarra
     return out
 
 
-def _layers(interface: Interface, data: bytes, expected: Mapping[str, np.ndarray]) -> tuple[LayerResult, ...]:
+def _layers(
+    interface: Interface, data: bytes, expected: Mapping[str, np.ndarray]
+) -> tuple[LayerResult, ...]:
     values = _split(data, [(t.tensor, t.layout) for t in interface.traces])
-    last = {t.tensor.name: i for i, t in enumerate(interface.traces)}  # a concatenation is whole after its last part
+    last = {
+        t.tensor.name: i for i, t in enumerate(interface.traces)
+    }  # a concatenation is whole after its last part
     out = []
     for i, (trace, y) in enumerate(zip(interface.traces, values, strict=True)):
         name = trace.tensor.name
         if last[name] != i:
             continue
         if name not in expected or expected[name].size != y.size:
-            out.append(LayerResult(trace.layer, name, None, True, "the ONNX file has no such tensor"))
+            out.append(
+                LayerResult(trace.layer, name, None, True, "the ONNX file has no such tensor")
+            )
             continue
         d = difference(y, expected[name])
         out.append(LayerResult(trace.layer, name, d, passes(d, trace.tensor.dtype.value)))
@@ -157,29 +214,53 @@ def _layers(interface: Interface, data: bytes, expected: Mapping[str, np.ndarray
 
 
 def load_cases(path: Path, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Case]:
-    """User data: .npy (one input), .npz (inputs by name; a leading axis more than the input's means many cases), or a
-    folder in ONNX test-data form (input_N.pb, output_N.pb, or test_data_set_N folders of them)."""
+    """User data: .npy (one input), .npz (inputs by name; a leading axis more than the input's
+    means many cases), or a folder in ONNX test-data form (input_N.pb, output_N.pb, or
+    test_data_set_N folders of them)."""
     if path.is_dir():
         folders = sorted(p for p in path.glob("test_data_set_*") if p.is_dir()) or [path]
         return [_onnx_case(folder, inputs, outputs) for folder in folders]
     where = str(path)
     if not path.is_file():
-        raise CodegenError(where, "no such file or folder", ".npy, .npz or an ONNX test-data folder", "check the path")
+        raise CodegenError(
+            where,
+            "no such file or folder",
+            ".npy, .npz or an ONNX test-data folder",
+            "check the path",
+        )
     try:
         loaded = np.load(path, allow_pickle=False)
-        arrays = {inputs[0].name: loaded} if isinstance(loaded, np.ndarray) else {k: loaded[k] for k in loaded.files}
+        arrays = (
+            {inputs[0].name: loaded}
+            if isinstance(loaded, np.ndarray)
+            else {k: loaded[k] for k in loaded.files}
+        )
     except (ValueError, OSError, EOFError) as e:
-        raise CodegenError(where, f"cannot be read ({e})", "a .npy or .npz of numbers", "save it again with numpy") from None
+        raise CodegenError(
+            where, f"cannot be read ({e})", "a .npy or .npz of numbers", "save it again with numpy"
+        ) from None
     missing = [t.name for t in inputs if t.name not in arrays]
     if missing:
-        raise CodegenError(where, f"no array for input {missing[0]!r}", f"arrays: {', '.join(arrays)}",
-                           "name the arrays after the model's inputs")
+        raise CodegenError(
+            where,
+            f"no array for input {missing[0]!r}",
+            f"arrays: {', '.join(arrays)}",
+            "name the arrays after the model's inputs",
+        )
     count = {_count(where, arrays[t.name], t) for t in inputs}
     if len(count) > 1:
-        raise CodegenError(where, f"inputs have {sorted(count)} samples", "the same number for each", "fix the data")
+        raise CodegenError(
+            where,
+            f"inputs have {sorted(count)} samples",
+            "the same number for each",
+            "fix the data",
+        )
     n = count.pop()
     many = {t.name: arrays[t.name].reshape(n, *t.shape) for t in inputs}
-    return [Case(f"{path.name}[{i}]", {t.name: many[t.name][i].astype(t.dtype.numpy) for t in inputs}) for i in range(n)]
+    return [
+        Case(f"{path.name}[{i}]", {t.name: many[t.name][i].astype(t.dtype.numpy) for t in inputs})
+        for i in range(n)
+    ]
 
 
 def _count(where: str, array: np.ndarray, t: Tensor) -> int:
@@ -189,8 +270,12 @@ def _count(where: str, array: np.ndarray, t: Tensor) -> int:
     rest = array.shape[1:]
     if rest in (t.shape, t.shape[1:] if t.shape[:1] == (1,) else None) and array.shape[0] > 0:
         return array.shape[0]
-    raise CodegenError(where, f"array for {t.name!r} has shape {array.shape}", f"{t.shape}, or N of them",
-                       "reshape the data")
+    raise CodegenError(
+        where,
+        f"array for {t.name!r} has shape {array.shape}",
+        f"{t.shape}, or N of them",
+        "reshape the data",
+    )
 
 
 def _onnx_case(folder: Path, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Case:
@@ -203,16 +288,26 @@ def _onnx_case(folder: Path, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
             try:
                 proto = onnx.load_tensor(path)
                 value = onnx.numpy_helper.to_array(proto)
-            except Exception as e:  # protobuf and numpy_helper raise unrelated types for a broken file
-                raise CodegenError(str(path), f"not an ONNX tensor ({e})", "a TensorProto", "write it again") from None
+            except (
+                Exception
+            ) as e:  # protobuf and numpy_helper raise unrelated types for a broken file
+                raise CodegenError(
+                    str(path), f"not an ONNX tensor ({e})", "a TensorProto", "write it again"
+                ) from None
             if value.size != t.size:
-                raise CodegenError(str(path), f"shape {value.shape}", f"{t.shape} for {t.name!r}", "check the data")
+                raise CodegenError(
+                    str(path), f"shape {value.shape}", f"{t.shape} for {t.name!r}", "check the data"
+                )
             found[t.name] = value.reshape(t.shape).astype(t.dtype.numpy)
         return found
 
     given = read("input", inputs)
     missing = [t.name for t in inputs if t.name not in given]
     if missing:
-        raise CodegenError(str(folder), f"no input_N.pb for {missing[0]!r}", f"{len(inputs)} input(s), in order",
-                           "name a folder in ONNX test-data form")
+        raise CodegenError(
+            str(folder),
+            f"no input_N.pb for {missing[0]!r}",
+            f"{len(inputs)} input(s), in order",
+            "name a folder in ONNX test-data form",
+        )
     return Case(folder.name, given, read("output", outputs) or None)

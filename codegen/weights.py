@@ -1,4 +1,5 @@
-"""Packers: the constants of a node in the form in which its kernel streams them; numpy only, at generation time."""
+"""Packers: the constants of a node in the form in which its kernel streams them; numpy only, at
+generation time."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Constants:
-    """What a packer gets: the node's constant inputs after the first one (None where absent), PRelu slopes, sizes."""
+    """What a packer gets: the node's constant inputs after the first one (None where absent),
+    PRelu slopes, sizes."""
 
     inputs: tuple[np.ndarray | None, ...]
     slope: np.ndarray | None
@@ -29,9 +31,15 @@ def _padded(v: np.ndarray | None, n: int, unit: int) -> np.ndarray:
 
 
 def _vectors(c: Constants, n: int, unit: int, groups: int = 1) -> Packed:
-    """Bias always, slopes where the epilogue has them; each group's share padded to a multiple of `unit`."""
+    """Bias always, slopes where the epilogue has them; each group's share padded to a multiple
+    of `unit`."""
+
     def padded(v: np.ndarray | None) -> np.ndarray:
-        parts = [None] * groups if v is None else np.broadcast_to(v.reshape(-1), (n,)).reshape(groups, -1)
+        parts = (
+            [None] * groups
+            if v is None
+            else np.broadcast_to(v.reshape(-1), (n,)).reshape(groups, -1)
+        )
         return np.concatenate([_padded(part, n // groups, unit) for part in parts])
 
     out = [("b", padded(c.inputs[1] if len(c.inputs) > 1 else None))]
@@ -39,7 +47,8 @@ def _vectors(c: Constants, n: int, unit: int, groups: int = 1) -> Packed:
 
 
 def column_panels(w: np.ndarray, nr: int) -> np.ndarray:
-    """[k][n] -> [ceil(n/nr)][k][nr], zero padded: the right-hand operand as a micro-kernel reads it."""
+    """[k][n] -> [ceil(n/nr)][k][nr], zero padded: the right-hand operand as a micro-kernel reads
+    it."""
     k, n = w.shape
     panels = -(-n // nr)
     out = np.zeros((panels * nr, k), w.dtype)
@@ -81,9 +90,13 @@ def conv_taps_nchw(c: Constants) -> Packed:
 
 def dense_panels(c: Constants) -> Packed:
     """[k][n] -> column panels."""
-    return [("w", column_panels(c.inputs[0], c.params["nr"])), *_vectors(c, c.dims["n"], c.params["nr"])]
+    return [
+        ("w", column_panels(c.inputs[0], c.params["nr"])),
+        *_vectors(c, c.dims["n"], c.params["nr"]),
+    ]
 
 
 PACKERS: dict[str, Callable[[Constants], Packed]] = {
-    f.__name__: f for f in (conv_panels_nhwc, conv_panels_nchw, conv_taps_nhwc, conv_taps_nchw, dense_panels)
+    f.__name__: f
+    for f in (conv_panels_nhwc, conv_panels_nchw, conv_taps_nhwc, conv_taps_nchw, dense_panels)
 }

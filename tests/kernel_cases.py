@@ -1,4 +1,5 @@
-"""For every kernel row, the layers to try it on: the operator's own cases, and sizes that bracket the row's tile."""
+"""For every kernel row, the layers to try it on: the operator's own cases, and sizes that
+bracket the row's tile."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,9 +17,17 @@ from codegen.plan import Choice
 from codegen.types import DType
 
 ACTIVATIONS = (
-    None, Activation("Relu"), Activation("Clip", (0.0, 6.0)), Activation("HardSwish"), Activation("Sigmoid"),
-    Activation("Silu"), Activation("LeakyRelu", (0.1,)), Activation("HardSigmoid", (0.2, 0.5)), Activation("Tanh"),
-    Activation("Elu", (1.0,)), Activation("PRelu2", (), "slope"),
+    None,
+    Activation("Relu"),
+    Activation("Clip", (0.0, 6.0)),
+    Activation("HardSwish"),
+    Activation("Sigmoid"),
+    Activation("Silu"),
+    Activation("LeakyRelu", (0.1,)),
+    Activation("HardSigmoid", (0.2, 0.5)),
+    Activation("Tanh"),
+    Activation("Elu", (1.0,)),
+    Activation("PRelu2", (), "slope"),
 )
 
 
@@ -41,7 +50,9 @@ def bracket(n: int) -> list[int]:
 
 def _conv(channels: int, out: int, h: int, w: int, **attrs: Any) -> Case:
     k = attrs.pop("kernel", (1, 1))
-    return Case(((1, channels, h, w), (out, channels // attrs.get("group", 1), *k), (out,)), attrs, (1, 2))
+    return Case(
+        ((1, channels, h, w), (out, channels // attrs.get("group", 1), *k), (out,)), attrs, (1, 2)
+    )
 
 
 def _conv_trials(row: Kernel) -> Iterator[Case]:
@@ -51,8 +62,19 @@ def _conv_trials(row: Kernel) -> Iterator[Case]:
     for w in bracket(mr) + bracket(nr):
         yield _conv(5, 9, 1, w)
     for i, c in enumerate(bracket(4) + bracket(16)):
-        yield _conv(c, c, 7, 6 + i, kernel=(3, 3), group=c, pads=(1, 1, 1, 1), strides=(1 + i % 2, 1 + i % 2))
-        yield _conv(c, c, 9, 11, kernel=(5, 5), group=c, pads=(2, 2, 2, 2), dilations=(1 + i % 2, 1))
+        yield _conv(
+            c,
+            c,
+            7,
+            6 + i,
+            kernel=(3, 3),
+            group=c,
+            pads=(1, 1, 1, 1),
+            strides=(1 + i % 2, 1 + i % 2),
+        )
+        yield _conv(
+            c, c, 9, 11, kernel=(5, 5), group=c, pads=(2, 2, 2, 2), dilations=(1 + i % 2, 1)
+        )
     yield _conv(8, 8, 6, 20, kernel=(3, 3), group=8, pads=(0, 0, 2, 2))
     yield _conv(6, 10, 8, 9, kernel=(3, 3), pads=(1, 1, 1, 1), strides=(2, 2))
     yield _conv(3, 13, 17, 19, kernel=(7, 7), pads=(3, 3, 3, 3), strides=(2, 2))
@@ -87,7 +109,9 @@ def trials(row: Kernel) -> list[Trial]:
                     act = ACTIVATIONS[fused % len(ACTIVATIONS)]
                     if "residual" not in op.fuses and act and act.slope:
                         act = None
-                    out.append(Trial(op.name, case, layout, act, "residual" in op.fuses and i % 3 != 0))
+                    out.append(
+                        Trial(op.name, case, layout, act, "residual" in op.fuses and i % 3 != 0)
+                    )
     return [t for t in out if not refusal(row, layer_of(*_one(t), t.layout), ("neon",))]
 
 
@@ -117,9 +141,17 @@ def make_graph(batch: list[Trial], seed: int) -> Graph:
     for i, trial in enumerate(batch):
         names = []
         for j, spec in enumerate(trial.case.inputs):
-            value = spec if isinstance(spec, np.ndarray) else (
-                rng.standard_normal(spec).astype(np.float32) if trial.dtype == DType.F32
-                else rng.integers(0 if trial.dtype == DType.BOOL else 1, 9, spec).astype(trial.dtype.numpy))
+            value = (
+                spec
+                if isinstance(spec, np.ndarray)
+                else (
+                    rng.standard_normal(spec).astype(np.float32)
+                    if trial.dtype == DType.F32
+                    else rng.integers(0 if trial.dtype == DType.BOOL else 1, 9, spec).astype(
+                        trial.dtype.numpy
+                    )
+                )
+            )
             name = f"t{i}_x{j}"
             if j in trial.case.constants:
                 names.append(b.constant(name, value))
@@ -133,7 +165,9 @@ def make_graph(batch: list[Trial], seed: int) -> Graph:
     return b.graph(inputs, outputs)
 
 
-def _decorate(b: Builder, trial: Trial, i: int, out: str, inputs: list[str], rng: np.random.Generator) -> None:
+def _decorate(
+    b: Builder, trial: Trial, i: int, out: str, inputs: list[str], rng: np.random.Generator
+) -> None:
     """Give the last node its residual and activation."""
     node = b.nodes[-1]
     shape = b.tensors[out].shape
@@ -155,5 +189,3 @@ def plan_nodes(graph: Graph, batch: list[Trial], row: Kernel) -> dict[str, Choic
     """The row under test for every trial's node."""
     layouts = {f"t{i}": t.layout for i, t in enumerate(batch)}
     return {n.name: Choice(row.name, layouts[n.name]) for n in graph.nodes}
-
-

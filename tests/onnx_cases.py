@@ -39,8 +39,11 @@ def schema_at(name: str, opset: int) -> OpSchema | None:
 def one_node_models() -> Iterator[OneNode]:
     """Every Case of every ONNX operator, at each opset that changed it and can express the Case."""
     for op in OPS.values():
-        versions = {s.since_version for v in range(MIN_OPSET, NEWEST + 1)
-                    if (s := schema_at(op.name, v)) and not s.deprecated}
+        versions = {
+            s.since_version
+            for v in range(MIN_OPSET, NEWEST + 1)
+            if (s := schema_at(op.name, v)) and not s.deprecated
+        }
         for version in sorted(versions):
             opset = max(version, MIN_OPSET)
             for i, case in enumerate(op.cases):
@@ -54,7 +57,8 @@ def _build(op: OpDef, case: Case, opset: int, name: str) -> OneNode | None:
     formal = [i.name for i in schema.inputs]
     types = {t.type_param_str: t.allowed_type_strs for t in schema.type_constraints}
     arrays: list[np.ndarray | None] = [
-        value(spec, rng, types, schema, i) for i, spec in enumerate(case.inputs)]
+        value(spec, rng, types, schema, i) for i, spec in enumerate(case.inputs)
+    ]
     attrs = dict(case.attrs)
     if op.name == "Cast":
         attrs["to"] = helper.np_dtype_to_tensor_dtype(DType(attrs["to"]).numpy)
@@ -66,8 +70,12 @@ def _build(op: OpDef, case: Case, opset: int, name: str) -> OneNode | None:
         if key not in places or places[key] >= len(formal):
             return None
         arrays += [None] * (places[key] + 1 - len(arrays))
-        arrays[places[key]] = _parameter(attrs.pop(key), types[schema.inputs[places[key]].type_str]
-                                         if schema.inputs[places[key]].type_str in types else ())
+        arrays[places[key]] = _parameter(
+            attrs.pop(key),
+            types[schema.inputs[places[key]].type_str]
+            if schema.inputs[places[key]].type_str in types
+            else (),
+        )
         constants.add(places[key])
     if op.name == "Resize" and opset == 11:  # the one version in which roi and scales are required
         empty = [i for i in (1, 2) if arrays[i] is None]
@@ -78,11 +86,16 @@ def _build(op: OpDef, case: Case, opset: int, name: str) -> OneNode | None:
     required = sum(1 for i in schema.inputs if i.option == OpSchema.FormalParameterOption.Single)
     if len(arrays) < required:
         return None
-    count = attrs.get("num_outputs") or len(case.attrs.get("split", ())) or (
-        2 if op.name == "Split" else 1)
-    return OneNode(name, _model(op.name, arrays, attrs, constants, opset, count),
-                   {f"x{i}": a for i, a in enumerate(arrays)
-                    if a is not None and i not in constants})
+    count = (
+        attrs.get("num_outputs")
+        or len(case.attrs.get("split", ()))
+        or (2 if op.name == "Split" else 1)
+    )
+    return OneNode(
+        name,
+        _model(op.name, arrays, attrs, constants, opset, count),
+        {f"x{i}": a for i, a in enumerate(arrays) if a is not None and i not in constants},
+    )
 
 
 def _places(op: OpDef, opset: int) -> dict[str, int]:
@@ -113,16 +126,23 @@ def _parameter(given, allowed) -> np.ndarray:
     return np.asarray(given, dtype)
 
 
-def _model(op: str, arrays, attrs, constants: set[int], opset: int,
-           outputs: int) -> onnx.ModelProto:
+def _model(
+    op: str, arrays, attrs, constants: set[int], opset: int, outputs: int
+) -> onnx.ModelProto:
     names = [f"x{i}" if a is not None else "" for i, a in enumerate(arrays)]
     outs = [f"y{i}" for i in range(outputs)]
     node = helper.make_node(op, names, outs, "node", **attrs)
     element = helper.np_dtype_to_tensor_dtype
-    infos = [helper.make_tensor_value_info(f"x{i}", element(a.dtype), a.shape)
-             for i, a in enumerate(arrays) if a is not None and i not in constants]
-    init = [numpy_helper.from_array(a, f"x{i}") for i, a in enumerate(arrays)
-            if a is not None and i in constants]
+    infos = [
+        helper.make_tensor_value_info(f"x{i}", element(a.dtype), a.shape)
+        for i, a in enumerate(arrays)
+        if a is not None and i not in constants
+    ]
+    init = [
+        numpy_helper.from_array(a, f"x{i}")
+        for i, a in enumerate(arrays)
+        if a is not None and i in constants
+    ]
     results = [helper.make_tensor_value_info(o, TensorProto.UNDEFINED, None) for o in outs]
     graph = helper.make_graph([node], "g", infos, results, init)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
@@ -132,13 +152,15 @@ def _model(op: str, arrays, attrs, constants: set[int], opset: int,
 def reference_outputs(case: OneNode) -> list[np.ndarray]:
     """onnxruntime, and onnx.reference where it takes less than the standard (some types)."""
     import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = ort.InferenceSession(case.model.SerializeToString(), options,
-                                       providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            case.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
         return session.run(None, case.inputs)
     except Exception:
         return ReferenceEvaluator(case.model).run(None, case.inputs)

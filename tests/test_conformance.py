@@ -37,6 +37,7 @@ class Outcome:
 @lru_cache(maxsize=1)
 def outcomes() -> tuple[Outcome, ...]:
     from onnx.backend.test.case.node import collect_testcases
+
     with np.errstate(all="ignore"):
         return tuple(_guarded(case) for case in collect_testcases(None))
 
@@ -76,8 +77,9 @@ def _run(case: Any, model: onnx.ModelProto, inputs: list, outputs: list, pinned:
     model = _sized(model, arrays)
     graph = translate(model, Path("case.onnx"), "case")
     got = interpret(graph, arrays)
-    return Outcome(case.name, wrong=_difference(case, [got[t] for t in graph.outputs], outputs),
-                   pinned=pinned)
+    return Outcome(
+        case.name, wrong=_difference(case, [got[t] for t in graph.outputs], outputs), pinned=pinned
+    )
 
 
 def _array(value: Any) -> np.ndarray:
@@ -104,11 +106,19 @@ def _sized(model: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> onnx.ModelP
 def _pin_parameters(model: onnx.ModelProto, inputs: list) -> tuple[onnx.ModelProto, list] | None:
     """Inputs that feed a parameter slot of a node become initialisers; None if there are none."""
     infos = list(zip(model_inputs(model), inputs, strict=True))
-    parameters = {node.input[i] for node in model.graph.node if node.op_type in OPS
-                  for i in OPS[node.op_type].const_inputs if i < len(node.input)}
+    parameters = {
+        node.input[i]
+        for node in model.graph.node
+        if node.op_type in OPS
+        for i in OPS[node.op_type].const_inputs
+        if i < len(node.input)
+    }
     if len(model.graph.node) > 1:  # an expanded function: any integer vector is a parameter
-        parameters |= {i.name for i, a in infos
-                       if isinstance(a, np.ndarray) and a.dtype == np.int64 and a.ndim <= 1}
+        parameters |= {
+            i.name
+            for i, a in infos
+            if isinstance(a, np.ndarray) and a.dtype == np.int64 and a.ndim <= 1
+        }
     chosen = [(i, a) for i, a in infos if i.name in parameters]
     if not chosen or any(not isinstance(a, np.ndarray | np.generic) for _, a in chosen):
         return None
@@ -118,8 +128,7 @@ def _pin_parameters(model: onnx.ModelProto, inputs: list) -> tuple[onnx.ModelPro
     kept = [i for i in copy.graph.input if i.name not in names]
     del copy.graph.input[:]
     copy.graph.input.extend(kept)
-    copy.graph.initializer.extend(
-        numpy_helper.from_array(np.asarray(a), i.name) for i, a in chosen)
+    copy.graph.initializer.extend(numpy_helper.from_array(np.asarray(a), i.name) for i, a in chosen)
     return copy, [a for i, a in infos if i.name not in names]
 
 
@@ -131,8 +140,10 @@ def _difference(case: Any, got: list[np.ndarray], want: list) -> str:
         close = np.isclose(mine, theirs, case.rtol, max(case.atol, 1e-6), equal_nan=True)
         if not close.all():
             at = np.argwhere(~close)[0]
-            return (f"{(~close).sum()} of {mine.size} differ, first at {tuple(map(int, at))}: "
-                    f"{mine[tuple(at)]} instead of {theirs[tuple(at)]}")
+            return (
+                f"{(~close).sum()} of {mine.size} differ, first at {tuple(map(int, at))}: "
+                f"{mine[tuple(at)]} instead of {theirs[tuple(at)]}"
+            )
     return ""
 
 
@@ -160,9 +171,11 @@ def test_coverage(capsys):
     passed = [o for o in outcomes() if not o.wrong and not o.refused]
     refused = Counter(_group(o.refused) for o in outcomes() if o.refused)
     with capsys.disabled():
-        print(f"\n{len(outcomes())} cases: {len(passed)} pass "
-              f"({sum(o.pinned for o in passed)} with parameters made constant), "
-              f"{refused.total()} refused:")
+        print(
+            f"\n{len(outcomes())} cases: {len(passed)} pass "
+            f"({sum(o.pinned for o in passed)} with parameters made constant), "
+            f"{refused.total()} refused:"
+        )
         for reason, count in refused.most_common():
             print(f"  {count:4} {reason[:110]}")
     assert len(passed) >= 850

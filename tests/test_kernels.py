@@ -1,4 +1,5 @@
-"""Every kernel row against the float64 reference, on every size that could trip it, compiled and run on this machine."""
+"""Every kernel row against the float64 reference, on every size that could trip it, compiled and
+run on this machine."""
 
 import numpy as np
 import pytest
@@ -23,7 +24,9 @@ ROWS = list(load_kernels().values())
 def test_row_matches_reference(row, tmp_path):
     board = load_board("local")
     batch = trials(row)
-    assert batch, f"no case reaches {row.name}: give its operator a case that satisfies the row's constraints"
+    assert batch, (
+        f"no case reaches {row.name}: give its operator a case that satisfies the row's constraints"
+    )
     graph = make_graph(batch, seed=1)
     plan = Plan(board.name, "0" * 64, plan_nodes(graph, batch, row))
     generated = finish(graph, plan, board, "trials")
@@ -32,7 +35,9 @@ def test_row_matches_reference(row, tmp_path):
     assert not binary.error, binary.error
     inputs = random_inputs(graph, 2)
     data = b"".join(np.ascontiguousarray(inputs[n]).tobytes() for n in graph.inputs)
-    outcome = pick_runner(board).run(Job(binary.verify, ("in", "out"), {"in": data}, ("out",)), board)
+    outcome = pick_runner(board).run(
+        Job(binary.verify, ("in", "out"), {"in": data}, ("out",)), board
+    )
     assert not outcome.error, outcome.error
     expected = interpret(graph, inputs)
     at = 0

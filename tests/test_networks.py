@@ -1,6 +1,8 @@
-"""Real networks, end to end through the command line: build, run on the board's runner, compare with onnxruntime.
+"""Real networks, end to end through the command line: build, run on the board's runner, compare
+with onnxruntime.
 
-`make test` takes the bundled networks and two architectures; `make test-all` takes every network on every board.
+`make test` takes the bundled networks and two architectures; `make test-all` takes every network
+on every board.
 """
 
 import json
@@ -21,8 +23,20 @@ BUNDLED = tuple(sorted(p.stem for p in (examples_dir() / "models").glob("*.onnx"
 TRAINED = tuple(m.name for m in catalog.MODELS)
 LIGHT = tuple(n for n in ARCHITECTURES if n.startswith("light_"))
 KEYS = {
-    "model", "model_sha256", "board", "plan_sha256", "toolchain", "arena_bytes", "arena_lower_bound_bytes",
-    "weights_bytes", "text_bytes", "rodata_bytes", "bss_bytes", "stack_bytes", "max_abs_error", "max_rel_error",
+    "model",
+    "model_sha256",
+    "board",
+    "plan_sha256",
+    "toolchain",
+    "arena_bytes",
+    "arena_lower_bound_bytes",
+    "weights_bytes",
+    "text_bytes",
+    "rodata_bytes",
+    "bss_bytes",
+    "stack_bytes",
+    "max_abs_error",
+    "max_rel_error",
     "layers",
 }
 

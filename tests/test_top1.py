@@ -15,8 +15,12 @@ from codegen.toolchain import find_toolchain
 from codegen.verify import Interface, infer
 
 # network -> (views of each image, top-1 of onnxruntime in percent)
-EXPECTED = {"mnist8": (1, 99.36), "mlperf_ic_resnet8": (2, 85.0), "squeezenet1_1": (10, 66.0),
-            "efficientnet_lite0": (10, 86.5)}
+EXPECTED = {
+    "mnist8": (1, 99.36),
+    "mlperf_ic_resnet8": (2, 85.0),
+    "squeezenet1_1": (10, 66.0),
+    "efficientnet_lite0": (10, 86.5),
+}
 
 
 def _top1(name, board_name, tmp_path, samples, crops):
@@ -33,7 +37,9 @@ def _top1(name, board_name, tmp_path, samples, crops):
     assert not binary.error, binary.error
     source, target = generated.graph.inputs[0], generated.graph.outputs[0]
     inputs = [{source: image[None]} for image in images]
-    ours = infer(Interface.of(generated.sources, generated.schedule), binary.verify, runner, board, inputs)
+    ours = infer(
+        Interface.of(generated.sources, generated.schedule), binary.verify, runner, board, inputs
+    )
     reference = Reference(model)
     theirs = [reference.run(x)[target] for x in inputs]
     mine = np.array([y[target].argmax() for y in ours])

@@ -1,11 +1,33 @@
 """The list of operators from which importer, shape rules, references and tests derive."""
 
 from codegen.ops import (
-    composite, conv, dense, elementwise, movement, normalise, pool, reduce, resize, shape, slices,
+    composite,
+    conv,
+    dense,
+    elementwise,
+    movement,
+    normalise,
+    pool,
+    reduce,
+    resize,
+    shape,
+    slices,
     softmax,
 )
 from codegen.ops.base import OpDef
 
-FAMILIES = (conv, pool, dense, elementwise, shape, normalise, softmax, reduce, slices, movement,
-            resize, composite)
+FAMILIES = (
+    conv,
+    pool,
+    dense,
+    elementwise,
+    shape,
+    normalise,
+    softmax,
+    reduce,
+    slices,
+    movement,
+    resize,
+    composite,
+)
 OPS: dict[str, OpDef] = {op.name: op for family in FAMILIES for op in family.OPS}

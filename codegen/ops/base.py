@@ -1,4 +1,5 @@
-"""What an operator is: its attributes, shape rule, numpy reference and problem size. Knows nothing of C."""
+"""What an operator is: its attributes, shape rule, numpy reference and problem size. Knows
+nothing of C."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,12 +37,13 @@ class Case:
 class OpDef:
     """One ONNX operator in the form in which the rest of the project sees it.
 
-    Either `family` names the folder of templates whose kernels compute it, or `expand` rewrites it into other operators
-    while the graph is built; a `view` needs no kernel at all.
-    Attributes are plain ints, floats, strings and tuples, in one form for all opsets: `normalise` (attrs, input tensors,
-    opset) makes it so. `axis_attrs` hold axis numbers and `dim_attrs` one entry per dimension: both are permuted
-    with the layout. `spatial` operators (convolution, pooling, resize) take `dims` from shapes in ONNX order and have
-    kernels per layout; all others take `dims` from shapes in memory order, so that one kernel serves both layouts.
+    Either `family` names the folder of templates whose kernels compute it, or `expand` rewrites
+    it into other operators while the graph is built; a `view` needs no kernel at all. Attributes
+    are plain ints, floats, strings and tuples, in one form for all opsets: `normalise` (attrs,
+    input tensors, opset) makes it so. `axis_attrs` hold axis numbers and `dim_attrs` one entry
+    per dimension: both are permuted with the layout. `spatial` operators (convolution, pooling,
+    resize) take `dims` from shapes in ONNX order and have kernels per layout; all others take
+    `dims` from shapes in memory order, so that one kernel serves both layouts.
     """
 
     name: str
@@ -52,7 +54,9 @@ class OpDef:
     attrs: Attrs = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     const_inputs: Mapping[int, str] = field(default_factory=dict)
-    normalise: Callable[[dict[str, Any], Sequence[Tensor | None], int], dict[str, Any]] | None = None
+    normalise: Callable[[dict[str, Any], Sequence[Tensor | None], int], dict[str, Any]] | None = (
+        None
+    )
     expand: Callable[[Any, Any], None] | None = None
     fold: Callable[[Attrs, Sequence[Tensor | None]], np.ndarray] | None = None
     axis_attrs: tuple[str, ...] = ()
@@ -100,7 +104,8 @@ def strides_of(shape: Shape) -> list[int]:
 
 
 def merge_dims(dims: Sequence[int], *strides: Sequence[int]) -> tuple[list[int], list[list[int]]]:
-    """Fewest loops over the same elements: drop extents of 1, join dimensions that are contiguous in every operand.
+    """Fewest loops over the same elements: drop extents of 1, join dimensions that are
+    contiguous in every operand.
 
     Returns the extents and, per operand, the strides in elements; at least one loop remains.
     """

@@ -38,8 +38,9 @@ def _swish_expand(b, node) -> None:
     if alpha == 1.0:
         b.add("Silu", [x], {}, node.name, node.outputs)
         return
-    inner = b.add("Mul", [x, _scalar(b, f"{node.name}/alpha", alpha, x)], {},
-                  f"{node.name}/scaled")[0]
+    inner = b.add(
+        "Mul", [x, _scalar(b, f"{node.name}/alpha", alpha, x)], {}, f"{node.name}/scaled"
+    )[0]
     gate = b.add("Sigmoid", [inner], {}, f"{node.name}/gate")[0]
     b.add("Mul", [x, gate], {}, node.name, node.outputs)
 
@@ -51,8 +52,13 @@ def _mean_expand(b, node) -> None:
 
 
 def _not_expand(b, node) -> None:
-    b.add("Xor", [node.inputs[0], b.constant(f"{node.name}/true", np.asarray(True))], {},
-          node.name, node.outputs)
+    b.add(
+        "Xor",
+        [node.inputs[0], b.constant(f"{node.name}/true", np.asarray(True))],
+        {},
+        node.name,
+        node.outputs,
+    )
 
 
 def _cast_like_infer(at: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
@@ -60,8 +66,13 @@ def _cast_like_infer(at: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
 
 
 def _cast_like_expand(b, node) -> None:
-    b.add("Cast", node.inputs[:1], {"to": b.tensors[node.inputs[1]].dtype.value}, node.name,
-          node.outputs)
+    b.add(
+        "Cast",
+        node.inputs[:1],
+        {"to": b.tensors[node.inputs[1]].dtype.value},
+        node.name,
+        node.outputs,
+    )
 
 
 def _trilu_infer(at: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
@@ -82,17 +93,49 @@ def _trilu_expand(b, node) -> None:
 _HALVES = np.array([[-3, -0.5], [0, 2.25]], np.float32)
 
 OPS = (
-    OpDef("Gelu", same_as_first, expand=_gelu_expand, attrs={"approximate": "none"},
-          cases=(Case(((2, 7),)), Case(((2, 7),), {"approximate": "tanh"}))),
-    OpDef("Swish", same_as_first, expand=_swish_expand, attrs={"alpha": 1.0},
-          cases=(Case(((2, 7),)), Case(((2, 7),), {"alpha": 0.5}))),
-    OpDef("Mean", broadcast, expand=_mean_expand,
-          cases=(Case(((2, 3),)), Case(((2, 3), (2, 3), (2, 3))))),
-    OpDef("Not", lambda at, ins: [(ins[0].shape, DType.BOOL)], expand=_not_expand,
-          cases=(Case(((2, 5),)),)),
-    OpDef("CastLike", _cast_like_infer, expand=_cast_like_expand,
-          ignored=("saturate", "round_mode"), cases=(Case((_HALVES, np.zeros(1, np.int32)),),)),
-    OpDef("Trilu", _trilu_infer, expand=_trilu_expand, attrs={"k": 0, "upper": 1},
-          const_inputs={1: "k"},
-          cases=(Case(((4, 5),)), Case(((2, 3, 3),), {"k": -1, "upper": 0}))),
+    OpDef(
+        "Gelu",
+        same_as_first,
+        expand=_gelu_expand,
+        attrs={"approximate": "none"},
+        cases=(Case(((2, 7),)), Case(((2, 7),), {"approximate": "tanh"})),
+    ),
+    OpDef(
+        "Swish",
+        same_as_first,
+        expand=_swish_expand,
+        attrs={"alpha": 1.0},
+        cases=(Case(((2, 7),)), Case(((2, 7),), {"alpha": 0.5})),
+    ),
+    OpDef(
+        "Mean",
+        broadcast,
+        expand=_mean_expand,
+        cases=(Case(((2, 3),)), Case(((2, 3), (2, 3), (2, 3)))),
+    ),
+    OpDef(
+        "Not",
+        lambda at, ins: [(ins[0].shape, DType.BOOL)],
+        expand=_not_expand,
+        cases=(Case(((2, 5),)),),
+    ),
+    OpDef(
+        "CastLike",
+        _cast_like_infer,
+        expand=_cast_like_expand,
+        ignored=("saturate", "round_mode"),
+        cases=(
+            Case(
+                (_HALVES, np.zeros(1, np.int32)),
+            ),
+        ),
+    ),
+    OpDef(
+        "Trilu",
+        _trilu_infer,
+        expand=_trilu_expand,
+        attrs={"k": 0, "upper": 1},
+        const_inputs={1: "k"},
+        cases=(Case(((4, 5),)), Case(((2, 3, 3),), {"k": -1, "upper": 0})),
+    ),
 )

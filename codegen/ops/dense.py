@@ -1,4 +1,5 @@
-"""Matrix products. Gemm in canonical form is y[m][n] = x[m][k] w[k][n] + b[n]; all else is rewritten around it."""
+"""Matrix products. Gemm in canonical form is y[m][n] = x[m][k] w[k][n] + b[n]; all else is
+rewritten around it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,9 @@ from codegen.ops.base import Attrs, Case, Inferred, OpDef, Shape, Unsupported, s
 
 def _infer_gemm(attrs: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
     if len(ins[0].shape) != 2 or len(ins[1].shape) != 2:
-        raise Unsupported(f"Gemm of shapes {ins[0].shape} and {ins[1].shape}; two matrices are needed")
+        raise Unsupported(
+            f"Gemm of shapes {ins[0].shape} and {ins[1].shape}; two matrices are needed"
+        )
     m, k = ins[0].shape[::-1] if attrs.get("transA") else ins[0].shape
     k2, n = ins[1].shape[::-1] if attrs.get("transB") else ins[1].shape
     if k != k2:
@@ -37,7 +40,11 @@ def _expand_gemm(b, node) -> None:
 
 def _dense(b, name: str, x: str, w: str, c: str, outputs: Sequence[str]) -> None:
     n = b.tensors[w].shape[1]
-    if c in b.constants and b.constants[c].size in (1, n) and b.constants[c].shape[-1:] in ((), (1,), (n,)):
+    if (
+        c in b.constants
+        and b.constants[c].size in (1, n)
+        and b.constants[c].shape[-1:] in ((), (1,), (n,))
+    ):
         bias = b.constant(f"{name}/bias", np.broadcast_to(b.constants[c].reshape(-1), (n,)))
         b.add("Dense", [x, w, bias], {}, name, outputs)
     elif c:
@@ -51,7 +58,9 @@ def _dense_dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> di
     return dict(m=ins[0][0], k=ins[0][1], n=ins[1][1])
 
 
-def _reference_dense(attrs: Attrs, x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
+def _reference_dense(
+    attrs: Attrs, x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None
+) -> np.ndarray:
     return x @ w if b is None else x @ w + b
 
 
@@ -67,7 +76,8 @@ def _infer_matmul(attrs: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
 
 
 def _expand_matmul(b, node) -> None:
-    """MatMul -> Dense where the right side is one matrix, else BatchMatMul on operands of equal rank."""
+    """MatMul -> Dense where the right side is one matrix, else BatchMatMul on operands of equal
+    rank."""
     a, c = (b.tensors[t].shape for t in node.inputs)
     out = _infer_matmul({}, [b.tensors[t] for t in node.inputs])[0][0]
     x, w = node.inputs
@@ -75,7 +85,12 @@ def _expand_matmul(b, node) -> None:
         w = b.add("Reshape", [w], {"shape": (c[0], 1)}, f"{node.name}/right")[0]
     c2 = b.tensors[w].shape
     if len(c2) == 2:
-        x = b.add("Reshape", [x], {"shape": (int(np.prod(a[:-1], dtype=np.int64)), a[-1])}, f"{node.name}/left")[0]
+        x = b.add(
+            "Reshape",
+            [x],
+            {"shape": (int(np.prod(a[:-1], dtype=np.int64)), a[-1])},
+            f"{node.name}/left",
+        )[0]
         y = b.add("Dense", [x, w], {}, node.name)[0]
     else:
         left = a if len(a) > 1 else (1, *a)
@@ -93,8 +108,14 @@ def _batch_dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> di
     def batch_strides(shape: Shape) -> list[int]:
         return [0 if e == 1 else s for e, s in zip(shape[:-2], strides_of(shape)[:-2], strict=True)]
 
-    return dict(batch=batch, xs=batch_strides(ins[0]), ws=batch_strides(ins[1]),
-                m=ins[0][-2], k=ins[0][-1], n=ins[1][-1])
+    return dict(
+        batch=batch,
+        xs=batch_strides(ins[0]),
+        ws=batch_strides(ins[1]),
+        m=ins[0][-2],
+        k=ins[0][-1],
+        n=ins[1][-1],
+    )
 
 
 def _batch_macs(d: Mapping[str, Any]) -> int:
@@ -102,21 +123,50 @@ def _batch_macs(d: Mapping[str, Any]) -> int:
 
 
 OPS = (
-    OpDef("Gemm", _infer_gemm, attrs={"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}, expand=_expand_gemm,
-          cases=(
-              Case(((1, 20), (20, 7), (7,)), {}, (1, 2)),
-              Case(((3, 12), (9, 12), (9,)), {"transB": 1, "alpha": 0.5, "beta": 2.0}, (1, 2)),
-              Case(((12, 3), (12, 9), (3, 9)), {"transA": 1}),
-          )),
-    OpDef("MatMul", _infer_matmul, expand=_expand_matmul,
-          cases=(
-              Case(((5, 6), (6, 3)), {}, (1,)), Case(((2, 5, 6), (6, 3)), {}, (1,)),
-              Case(((2, 3, 4, 5), (3, 5, 2))), Case(((4,), (4,))), Case(((2, 1, 3, 4), (1, 5, 4, 2))),
-          )),
-    OpDef("Dense", _infer_gemm, _reference_dense, "dense", _dense_dims, fuses=("activation", "residual"),
-          macs=lambda d: d["m"] * d["k"] * d["n"],
-          cases=(Case(((1, 9), (9, 17), (17,)), {}, (1, 2)), Case(((4, 33), (33, 16)), {}, (1,)),
-                 Case(((3, 8), (8, 5))))),
-    OpDef("BatchMatMul", lambda at, ins: _infer_matmul(at, ins), lambda at, x, w: x @ w, "batch_matmul", _batch_dims,
-          macs=_batch_macs, cases=(Case(((2, 3, 4), (2, 4, 5))), Case(((2, 1, 3, 4), (1, 5, 4, 2))))),
+    OpDef(
+        "Gemm",
+        _infer_gemm,
+        attrs={"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0},
+        expand=_expand_gemm,
+        cases=(
+            Case(((1, 20), (20, 7), (7,)), {}, (1, 2)),
+            Case(((3, 12), (9, 12), (9,)), {"transB": 1, "alpha": 0.5, "beta": 2.0}, (1, 2)),
+            Case(((12, 3), (12, 9), (3, 9)), {"transA": 1}),
+        ),
+    ),
+    OpDef(
+        "MatMul",
+        _infer_matmul,
+        expand=_expand_matmul,
+        cases=(
+            Case(((5, 6), (6, 3)), {}, (1,)),
+            Case(((2, 5, 6), (6, 3)), {}, (1,)),
+            Case(((2, 3, 4, 5), (3, 5, 2))),
+            Case(((4,), (4,))),
+            Case(((2, 1, 3, 4), (1, 5, 4, 2))),
+        ),
+    ),
+    OpDef(
+        "Dense",
+        _infer_gemm,
+        _reference_dense,
+        "dense",
+        _dense_dims,
+        fuses=("activation", "residual"),
+        macs=lambda d: d["m"] * d["k"] * d["n"],
+        cases=(
+            Case(((1, 9), (9, 17), (17,)), {}, (1, 2)),
+            Case(((4, 33), (33, 16)), {}, (1,)),
+            Case(((3, 8), (8, 5))),
+        ),
+    ),
+    OpDef(
+        "BatchMatMul",
+        lambda at, ins: _infer_matmul(at, ins),
+        lambda at, x, w: x @ w,
+        "batch_matmul",
+        _batch_dims,
+        macs=_batch_macs,
+        cases=(Case(((2, 3, 4), (2, 4, 5))), Case(((2, 1, 3, 4), (1, 5, 4, 2)))),
+    ),
 )

@@ -7,7 +7,16 @@ import numpy as np
 
 from codegen.graph import Tensor
 from codegen.ops.base import (
-    REQUIRED, Attrs, Case, Inferred, OpDef, Shape, Unsupported, around, axis_of, strides_of,
+    REQUIRED,
+    Attrs,
+    Case,
+    Inferred,
+    OpDef,
+    Shape,
+    Unsupported,
+    around,
+    axis_of,
+    strides_of,
 )
 from codegen.ops.slices import add_box
 from codegen.types import DType
@@ -17,8 +26,9 @@ from codegen.types import DType
 _MODES = ("constant", "reflect", "edge", "wrap")
 
 
-def _pad_normalise(attrs: dict[str, Any], ins: Sequence[Tensor | None],
-                   opset: int) -> dict[str, Any]:
+def _pad_normalise(
+    attrs: dict[str, Any], ins: Sequence[Tensor | None], opset: int
+) -> dict[str, Any]:
     """`begin` and `end` per dimension, of which negative ones cut."""
     rank, pads, mode = len(ins[0].shape), tuple(int(p) for p in attrs["pads"]), attrs["mode"]
     wanted = attrs["axes"]
@@ -74,15 +84,25 @@ def pad_dims(at: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str
         else:
             xs, ys, begin = [*xs, e], [*ys, e + first + last], [*begin, first]
     strides = strides_of(tuple(ys))
-    return dict(xs=xs, ys=ys, begin=begin, x_strides=strides_of(tuple(xs)), strides=strides,
-                base=sum(b * s for b, s in zip(begin, strides, strict=True)),
-                size=int(np.prod(ys, dtype=np.int64)), mode=at["mode"], value=at["value"])
+    return dict(
+        xs=xs,
+        ys=ys,
+        begin=begin,
+        x_strides=strides_of(tuple(xs)),
+        strides=strides,
+        base=sum(b * s for b, s in zip(begin, strides, strict=True)),
+        size=int(np.prod(ys, dtype=np.int64)),
+        mode=at["mode"],
+        value=at["value"],
+    )
 
 
 # ---- Gather -------------------------------------------------------------------------------------
 
-def _gather_normalise(attrs: dict[str, Any], ins: Sequence[Tensor | None],
-                      opset: int) -> dict[str, Any]:
+
+def _gather_normalise(
+    attrs: dict[str, Any], ins: Sequence[Tensor | None], opset: int
+) -> dict[str, Any]:
     if not ins[0].shape:
         raise Unsupported("Gather from a scalar")
     return {"axis": axis_of(attrs["axis"], len(ins[0].shape))}
@@ -146,6 +166,7 @@ def take_dims(at: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[st
 
 # ---- DepthToSpace, SpaceToDepth -----------------------------------------------------------------
 
+
 def _image(ins: Sequence[Tensor | None], op: str) -> Shape:
     if len(ins[0].shape) != 4:
         raise Unsupported(f"{op} of a tensor of rank {len(ins[0].shape)}")
@@ -192,39 +213,82 @@ _PAD_CASES = (
     Case(((1, 2, 4, 3),), {"pads": (0, 0, 1, 2, 0, 1, 0, 1), "value": 1.5}),
     Case(((2, 3, 5, 5),), {"pads": (0, 0, 2, 1, 0, 0, 1, 2), "mode": "reflect"}),
     Case(((3, 4),), {"pads": (1, 0, 2, 3), "mode": "edge"}),
-    Case(((4, 5),), {"pads": (-1, 2, 1, -2)}), Case(((2, 3, 4),), {"pads": (2, 1), "axes": (1,)}),
+    Case(((4, 5),), {"pads": (-1, 2, 1, -2)}),
+    Case(((2, 3, 4),), {"pads": (2, 1), "axes": (1,)}),
     Case(((4, 5),), {"pads": (-1, 0, -1, 0)}),
     Case(((3, 4),), {"pads": (1, 2, 3, 4), "mode": "wrap"}),
 )
 
 OPS = (
-    OpDef("PadDims", _pad_infer, _pad_reference, "pad", pad_dims,
-          attrs={"begin": REQUIRED, "end": REQUIRED, "mode": "constant", "value": 0.0},
-          dim_attrs=("begin", "end"),
-          cases=tuple(
-              Case(((1, 3, 5, 4),), {"begin": begin, "end": end, "mode": mode, "value": 0.5})
-              for mode in _MODES
-              for begin, end in (((0, 0, 1, 2), (0, 0, 3, 0)), ((0, 2, 0, 0), (1, 1, 0, 0)),
-                                 ((0, 0, 7, 0), (0, 0, 0, 9))))),
-    OpDef("Pad", _pad_infer, expand=_pad_expand, normalise=_pad_normalise,
-          attrs={"pads": REQUIRED, "value": None, "axes": None, "mode": "constant"},
-          const_inputs={1: "pads", 2: "value", 3: "axes"}, cases=_PAD_CASES),
-    OpDef("GatherAxis", _take_infer, _take_reference, "gather", take_dims, attrs={"axis": 0},
-          axis_attrs=("axis",),
-          cases=(Case(((2, 5, 3, 4), np.array([0, 4, 4, -2], np.int64)), {"axis": 1}),
-                 Case(((9, 16), np.array([8, 0, 3], np.int64)), {}, (0,)))),
-    OpDef("Gather", _gather_infer, expand=_gather_expand, normalise=_gather_normalise,
-          attrs={"axis": 0},
-          cases=(Case(((2, 5, 3), np.array([[0, 4], [-1, 2]], np.int64)), {"axis": 1}),
-                 Case(((2, 5, 3), np.array(1, np.int64)), {"axis": -1}, (1,)),
-                 Case(((9, 4), np.array([8, 0, 3], np.int32)), {}, (0,)),
-                 Case(((2, 9), np.array([1, 3, 5], np.int64)), {"axis": 1}, (1,)),
-                 Case(((2, 9), np.array([4, 3, 5], np.int64)), {"axis": 1}, (1,)))),
-    OpDef("DepthToSpace", _to_space_infer, expand=_to_space_expand,
-          attrs={"blocksize": REQUIRED, "mode": "DCR"},
-          cases=(Case(((1, 8, 2, 3),), {"blocksize": 2}),
-                 Case(((2, 18, 2, 2),), {"blocksize": 3, "mode": "CRD"}))),
-    OpDef("SpaceToDepth", _to_depth_infer, expand=_to_depth_expand,
-          attrs={"blocksize": REQUIRED, "mode": "DCR"},
-          cases=(Case(((1, 2, 4, 6),), {"blocksize": 2}),)),
+    OpDef(
+        "PadDims",
+        _pad_infer,
+        _pad_reference,
+        "pad",
+        pad_dims,
+        attrs={"begin": REQUIRED, "end": REQUIRED, "mode": "constant", "value": 0.0},
+        dim_attrs=("begin", "end"),
+        cases=tuple(
+            Case(((1, 3, 5, 4),), {"begin": begin, "end": end, "mode": mode, "value": 0.5})
+            for mode in _MODES
+            for begin, end in (
+                ((0, 0, 1, 2), (0, 0, 3, 0)),
+                ((0, 2, 0, 0), (1, 1, 0, 0)),
+                ((0, 0, 7, 0), (0, 0, 0, 9)),
+            )
+        ),
+    ),
+    OpDef(
+        "Pad",
+        _pad_infer,
+        expand=_pad_expand,
+        normalise=_pad_normalise,
+        attrs={"pads": REQUIRED, "value": None, "axes": None, "mode": "constant"},
+        const_inputs={1: "pads", 2: "value", 3: "axes"},
+        cases=_PAD_CASES,
+    ),
+    OpDef(
+        "GatherAxis",
+        _take_infer,
+        _take_reference,
+        "gather",
+        take_dims,
+        attrs={"axis": 0},
+        axis_attrs=("axis",),
+        cases=(
+            Case(((2, 5, 3, 4), np.array([0, 4, 4, -2], np.int64)), {"axis": 1}),
+            Case(((9, 16), np.array([8, 0, 3], np.int64)), {}, (0,)),
+        ),
+    ),
+    OpDef(
+        "Gather",
+        _gather_infer,
+        expand=_gather_expand,
+        normalise=_gather_normalise,
+        attrs={"axis": 0},
+        cases=(
+            Case(((2, 5, 3), np.array([[0, 4], [-1, 2]], np.int64)), {"axis": 1}),
+            Case(((2, 5, 3), np.array(1, np.int64)), {"axis": -1}, (1,)),
+            Case(((9, 4), np.array([8, 0, 3], np.int32)), {}, (0,)),
+            Case(((2, 9), np.array([1, 3, 5], np.int64)), {"axis": 1}, (1,)),
+            Case(((2, 9), np.array([4, 3, 5], np.int64)), {"axis": 1}, (1,)),
+        ),
+    ),
+    OpDef(
+        "DepthToSpace",
+        _to_space_infer,
+        expand=_to_space_expand,
+        attrs={"blocksize": REQUIRED, "mode": "DCR"},
+        cases=(
+            Case(((1, 8, 2, 3),), {"blocksize": 2}),
+            Case(((2, 18, 2, 2),), {"blocksize": 3, "mode": "CRD"}),
+        ),
+    ),
+    OpDef(
+        "SpaceToDepth",
+        _to_depth_infer,
+        expand=_to_depth_expand,
+        attrs={"blocksize": REQUIRED, "mode": "DCR"},
+        cases=(Case(((1, 2, 4, 6),), {"blocksize": 2}),),
+    ),
 )

@@ -11,7 +11,15 @@ import numpy as np
 
 from codegen.graph import Tensor
 from codegen.ops.base import (
-    Attrs, Case, Inferred, OpDef, Shape, Unsupported, around, axis_of, same_as_first,
+    Attrs,
+    Case,
+    Inferred,
+    OpDef,
+    Shape,
+    Unsupported,
+    around,
+    axis_of,
+    same_as_first,
 )
 
 
@@ -33,8 +41,10 @@ def _like(b, name: str, value: Any, tensor: str) -> str:
 
 # ---- Affine: y = x * scale[c] + shift[c] --------------------------------------------------------
 
-def _axis_normalise(attrs: dict[str, Any], ins: Sequence[Tensor | None],
-                    opset: int) -> dict[str, Any]:
+
+def _axis_normalise(
+    attrs: dict[str, Any], ins: Sequence[Tensor | None], opset: int
+) -> dict[str, Any]:
     return {"axis": axis_of(attrs["axis"], len(ins[0].shape))}
 
 
@@ -46,8 +56,7 @@ def _affine_infer(at: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
     return same_as_first(at, ins)
 
 
-def _affine_reference(at: Attrs, x: np.ndarray, scale: np.ndarray,
-                      shift: np.ndarray) -> np.ndarray:
+def _affine_reference(at: Attrs, x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
     return x * along(scale, x.ndim, at["axis"]) + along(shift, x.ndim, at["axis"])
 
 
@@ -64,16 +73,20 @@ def _scaled(b, node, x: str, scale: str, shift: str, axis: int) -> None:
     elif scale in b.constants and shift in b.constants:
         b.add("Affine", [x, scale, shift], {"axis": axis}, node.name, out)
     else:
-        vectors = [_vector(b, f"{node.name}/{n}", t, rank, axis)
-                   for n, t in (("scale", scale), ("shift", shift))]
+        vectors = [
+            _vector(b, f"{node.name}/{n}", t, rank, axis)
+            for n, t in (("scale", scale), ("shift", shift))
+        ]
         y = b.add("Mul", [x, vectors[0]], {}, f"{node.name}/scaled")[0]
         b.add("Add", [y, vectors[1]], {}, node.name, out)
 
 
 # ---- batch normalisation ------------------------------------------------------------------------
 
-def _batch_normalise(attrs: dict[str, Any], ins: Sequence[Tensor | None],
-                     opset: int) -> dict[str, Any]:
+
+def _batch_normalise(
+    attrs: dict[str, Any], ins: Sequence[Tensor | None], opset: int
+) -> dict[str, Any]:
     if attrs["training_mode"]:
         raise Unsupported("training_mode is set", "export the model for inference (model.eval())")
     if not attrs["spatial"]:
@@ -95,14 +108,17 @@ def _batch_expand(b, node) -> None:
     if all(t in b.constants for t in parameters):
         gain, bias, mean, var = (b.constants[t].astype(np.float64) for t in parameters)
         scale = gain / np.sqrt(var + node.attrs["epsilon"])
-        names = [_like(b, f"{node.name}/{n}", v, x)
-                 for n, v in (("scale", scale), ("shift", bias - mean * scale))]
+        names = [
+            _like(b, f"{node.name}/{n}", v, x)
+            for n, v in (("scale", scale), ("shift", bias - mean * scale))
+        ]
         b.add("Affine", [x, *names], {"axis": 1}, node.name, node.outputs[:1])
         return
     gain, bias, mean, var = parameters
     rank = len(b.tensors[x].shape)
-    centred = b.add("Sub", [x, _vector(b, f"{node.name}/mean", mean, rank, 1)], {},
-                    f"{node.name}/centred")[0]
+    centred = b.add(
+        "Sub", [x, _vector(b, f"{node.name}/mean", mean, rank, 1)], {}, f"{node.name}/centred"
+    )[0]
     r = _inverse_root(b, node, var)
     factor = b.add("Mul", [gain, r], {}, f"{node.name}/factor")[0]
     _scaled(b, node, centred, factor, bias, 1)
@@ -117,6 +133,7 @@ def _inverse_root(b, node, var: str, out: str = "") -> str:
 
 
 # ---- statistics at run time ---------------------------------------------------------------------
+
 
 def standardise(b, node, x: str, axes: tuple[int, ...], outs: Sequence[str] = ()) -> str:
     """(x - mean) / sqrt(variance + epsilon) over `axes`; `outs` names the mean and the divisor."""
@@ -156,8 +173,9 @@ def _gain(b, node, y: str, scale: str, shift: str) -> None:
         _scaled(b, node, y, scale, shift, len(b.tensors[y].shape) - 1)
         return
     out = node.outputs[:1]
-    y = b.add("Mul", [y, scale], {}, f"{node.name}/scaled" if shift else node.name,
-              None if shift else out)[0]
+    y = b.add(
+        "Mul", [y, scale], {}, f"{node.name}/scaled" if shift else node.name, None if shift else out
+    )[0]
     if shift:
         b.add("Add", [y, shift], {}, node.name, out)
 
@@ -186,8 +204,9 @@ def _group_expand(b, node) -> None:
     y = b.add("Reshape", [y], {"shape": shape}, f"{node.name}/ungrouped")[0]
     each = shape[1] // groups
     if b.tensors[scale].shape != shape[1:2]:
-        scale, shift = (_repeat(b, f"{node.name}/{n}", t, each)
-                        for n, t in (("scale", scale), ("shift", shift)))
+        scale, shift = (
+            _repeat(b, f"{node.name}/{n}", t, each) for n, t in (("scale", scale), ("shift", shift))
+        )
     _scaled(b, node, y, scale, shift, 1)
 
 
@@ -216,14 +235,16 @@ def _lp_expand(b, node) -> None:
     x, p = node.inputs[0], node.attrs["p"]
     if p not in (1, 2):
         raise Unsupported(f"LpNormalization with p={p}; 1 and 2 are defined")
-    norm = b.add(f"ReduceL{p}", [x], {"axes": (node.attrs["axis"],), "keepdims": 1},
-                 f"{node.name}/norm")[0]
+    norm = b.add(
+        f"ReduceL{p}", [x], {"axes": (node.attrs["axis"],), "keepdims": 1}, f"{node.name}/norm"
+    )[0]
     tiny = _like(b, f"{node.name}/tiny", np.finfo(np.float32).tiny, x)
     norm = b.add("Max", [norm, tiny], {}, f"{node.name}/stable")[0]
     b.add("Div", [x, norm], {}, node.name, node.outputs)
 
 
 # ---- local response normalisation ---------------------------------------------------------------
+
 
 def _lrn_reference(at: Attrs, x: np.ndarray) -> np.ndarray:
     axis, size = at["axis"], at["size"]
@@ -236,51 +257,127 @@ def _lrn_reference(at: Attrs, x: np.ndarray) -> np.ndarray:
 
 def _lrn_dims(at: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, Any]:
     before = (at["size"] - 1) // 2
-    return dict(around(ins[0], at["axis"]), before=before, after=at["size"] - 1 - before,
-                scale=at["alpha"] / at["size"], beta=at["beta"], bias=at["bias"])
+    return dict(
+        around(ins[0], at["axis"]),
+        before=before,
+        after=at["size"] - 1 - before,
+        scale=at["alpha"] / at["size"],
+        beta=at["beta"],
+        bias=at["bias"],
+    )
 
 
 _EPSILON = {"epsilon": 1e-5}
-_C = (np.array([0.5, -1.0, 2.0], np.float32), np.array([0.25, 0.5, -1.0], np.float32),
-      np.array([-0.5, 0.125, 1.0], np.float32), np.array([0.5, 1.0, 3.0], np.float32))
+_C = (
+    np.array([0.5, -1.0, 2.0], np.float32),
+    np.array([0.25, 0.5, -1.0], np.float32),
+    np.array([-0.5, 0.125, 1.0], np.float32),
+    np.array([0.5, 1.0, 3.0], np.float32),
+)
 
 OPS = (
-    OpDef("Affine", _affine_infer, _affine_reference, "affine", axis_dims, attrs={"axis": 1},
-          normalise=_axis_normalise, axis_attrs=("axis",), fuses=("activation",),
-          cases=(Case(((1, 5, 4, 3), (5,), (5,)), {}, (1, 2)),
-                 Case(((2, 17, 7, 7), (17,), (17,)), {}, (1, 2)),
-                 Case(((3, 9), (9,), (9,)), {}, (1, 2)),
-                 Case(((2, 4, 33), (33,), (33,)), {"axis": 2}, (1, 2)),
-                 *(Case(((2, n, i), (n,), (n,)), {}, (1, 2))
-                   for n in (1, 3, 4, 9) for i in (1, 3, 4, 5)))),
-    OpDef("BatchNormalization", _batch_infer, expand=_batch_expand, normalise=_batch_normalise,
-          attrs={**_EPSILON, "training_mode": 0, "spatial": 1}, ignored=("momentum",),
-          cases=(Case(((1, 3, 4, 5), *_C), {}, (1, 2, 3, 4)),
-                 Case(((2, 3, 5), *_C), {"epsilon": 1e-2}, (1, 2, 3, 4)),
-                 Case(((2, 3), *_C), {}, (3, 4)))),
-    OpDef("InstanceNormalization", same_as_first, expand=_instance_expand, attrs=_EPSILON,
-          cases=(Case(((2, 3, 4, 5), (3,), (3,)), {}, (1, 2)), Case(((1, 3, 7), (3,), (3,))))),
-    OpDef("LayerNormalization", _layer_infer, expand=_layer_expand, normalise=_axis_normalise,
-          attrs={**_EPSILON, "axis": -1}, ignored=("stash_type",),
-          cases=(Case(((2, 5, 8), (8,), (8,)), {}, (1, 2)), Case(((2, 5, 8), (8,)), {}, (1,)),
-                 Case(((2, 5, 8), (5, 8), (5, 8)), {"axis": 1}, (1, 2)),
-                 Case(((3, 6), (6,), (6,))))),
-    OpDef("RMSNormalization", same_as_first, expand=_rms_expand, normalise=_axis_normalise,
-          attrs={**_EPSILON, "axis": -1}, ignored=("stash_type",),
-          cases=(Case(((2, 5, 8), (8,)), {}, (1,)), Case(((2, 5, 8), (5, 8)), {"axis": -2}))),
-    OpDef("GroupNormalization", _group_infer, expand=_group_expand,
-          attrs={**_EPSILON, "num_groups": 1}, ignored=("stash_type",),
-          cases=(Case(((2, 6, 3, 4), (6,), (6,)), {"num_groups": 3}, (1, 2)),
-                 Case(((1, 4, 5), (4,), (4,)), {"num_groups": 4}))),
-    OpDef("MeanVarianceNormalization", same_as_first, expand=_mean_variance_expand,
-          attrs={"axes": (0, 2, 3)},
-          cases=(Case(((2, 3, 4, 5),)), Case(((2, 3, 4),), {"axes": (1, 2)}))),
-    OpDef("LpNormalization", same_as_first, expand=_lp_expand, attrs={"axis": -1, "p": 2},
-          cases=(Case(((3, 4),)), Case(((2, 3, 4),), {"axis": 1, "p": 1}))),
-    OpDef("LRN", same_as_first, _lrn_reference, "lrn", _lrn_dims,
-          attrs={"axis": 1, "alpha": 1e-4, "beta": 0.75, "bias": 1.0, "size": 1},
-          axis_attrs=("axis",),
-          cases=(Case(((1, 7, 3, 4),), {"size": 5, "alpha": 0.5}),
-                 Case(((2, 6, 2, 2),), {"size": 3, "bias": 2.0, "beta": 0.5}),
-                 Case(((1, 3, 2, 2),), {"size": 7}))),
+    OpDef(
+        "Affine",
+        _affine_infer,
+        _affine_reference,
+        "affine",
+        axis_dims,
+        attrs={"axis": 1},
+        normalise=_axis_normalise,
+        axis_attrs=("axis",),
+        fuses=("activation",),
+        cases=(
+            Case(((1, 5, 4, 3), (5,), (5,)), {}, (1, 2)),
+            Case(((2, 17, 7, 7), (17,), (17,)), {}, (1, 2)),
+            Case(((3, 9), (9,), (9,)), {}, (1, 2)),
+            Case(((2, 4, 33), (33,), (33,)), {"axis": 2}, (1, 2)),
+            *(
+                Case(((2, n, i), (n,), (n,)), {}, (1, 2))
+                for n in (1, 3, 4, 9)
+                for i in (1, 3, 4, 5)
+            ),
+        ),
+    ),
+    OpDef(
+        "BatchNormalization",
+        _batch_infer,
+        expand=_batch_expand,
+        normalise=_batch_normalise,
+        attrs={**_EPSILON, "training_mode": 0, "spatial": 1},
+        ignored=("momentum",),
+        cases=(
+            Case(((1, 3, 4, 5), *_C), {}, (1, 2, 3, 4)),
+            Case(((2, 3, 5), *_C), {"epsilon": 1e-2}, (1, 2, 3, 4)),
+            Case(((2, 3), *_C), {}, (3, 4)),
+        ),
+    ),
+    OpDef(
+        "InstanceNormalization",
+        same_as_first,
+        expand=_instance_expand,
+        attrs=_EPSILON,
+        cases=(Case(((2, 3, 4, 5), (3,), (3,)), {}, (1, 2)), Case(((1, 3, 7), (3,), (3,)))),
+    ),
+    OpDef(
+        "LayerNormalization",
+        _layer_infer,
+        expand=_layer_expand,
+        normalise=_axis_normalise,
+        attrs={**_EPSILON, "axis": -1},
+        ignored=("stash_type",),
+        cases=(
+            Case(((2, 5, 8), (8,), (8,)), {}, (1, 2)),
+            Case(((2, 5, 8), (8,)), {}, (1,)),
+            Case(((2, 5, 8), (5, 8), (5, 8)), {"axis": 1}, (1, 2)),
+            Case(((3, 6), (6,), (6,))),
+        ),
+    ),
+    OpDef(
+        "RMSNormalization",
+        same_as_first,
+        expand=_rms_expand,
+        normalise=_axis_normalise,
+        attrs={**_EPSILON, "axis": -1},
+        ignored=("stash_type",),
+        cases=(Case(((2, 5, 8), (8,)), {}, (1,)), Case(((2, 5, 8), (5, 8)), {"axis": -2})),
+    ),
+    OpDef(
+        "GroupNormalization",
+        _group_infer,
+        expand=_group_expand,
+        attrs={**_EPSILON, "num_groups": 1},
+        ignored=("stash_type",),
+        cases=(
+            Case(((2, 6, 3, 4), (6,), (6,)), {"num_groups": 3}, (1, 2)),
+            Case(((1, 4, 5), (4,), (4,)), {"num_groups": 4}),
+        ),
+    ),
+    OpDef(
+        "MeanVarianceNormalization",
+        same_as_first,
+        expand=_mean_variance_expand,
+        attrs={"axes": (0, 2, 3)},
+        cases=(Case(((2, 3, 4, 5),)), Case(((2, 3, 4),), {"axes": (1, 2)})),
+    ),
+    OpDef(
+        "LpNormalization",
+        same_as_first,
+        expand=_lp_expand,
+        attrs={"axis": -1, "p": 2},
+        cases=(Case(((3, 4),)), Case(((2, 3, 4),), {"axis": 1, "p": 1})),
+    ),
+    OpDef(
+        "LRN",
+        same_as_first,
+        _lrn_reference,
+        "lrn",
+        _lrn_dims,
+        attrs={"axis": 1, "alpha": 1e-4, "beta": 0.75, "bias": 1.0, "size": 1},
+        axis_attrs=("axis",),
+        cases=(
+            Case(((1, 7, 3, 4),), {"size": 5, "alpha": 0.5}),
+            Case(((2, 6, 2, 2),), {"size": 3, "bias": 2.0, "beta": 0.5}),
+            Case(((1, 3, 2, 2),), {"size": 7}),
+        ),
+    ),
 )

@@ -10,12 +10,21 @@ from codegen.ops.base import Attrs, Case, Inferred, OpDef, Shape, Unsupported
 from codegen.ops.conv import as_2d, image, patches, window_attrs, window_extent
 from codegen.types import DType
 
-_WINDOW = {"auto_pad": "NOTSET", "ceil_mode": 0, "dilations": None, "kernel_shape": None, "pads": None, "strides": None}
+_WINDOW = {
+    "auto_pad": "NOTSET",
+    "ceil_mode": 0,
+    "dilations": None,
+    "kernel_shape": None,
+    "pads": None,
+    "strides": None,
+}
 
 
 def _normalise(attrs: dict[str, Any], ins: Sequence[Tensor | None], opset: int) -> dict[str, Any]:
     if len(ins[0].shape) not in (3, 4):
-        raise Unsupported(f"pooling over {len(ins[0].shape) - 2} spatial dimensions; 1 and 2 are supported")
+        raise Unsupported(
+            f"pooling over {len(ins[0].shape) - 2} spatial dimensions; 1 and 2 are supported"
+        )
     if attrs.get("kernel_shape") is None:
         raise Unsupported("kernel_shape is missing")
     return window_attrs(attrs, ins[0].shape[2:], tuple(attrs["kernel_shape"]))
@@ -24,20 +33,37 @@ def _normalise(attrs: dict[str, Any], ins: Sequence[Tensor | None], opset: int) 
 def _infer(attrs: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
     shape, nd, pads = ins[0].shape, len(attrs["kernel_shape"]), attrs["pads"]
     out = tuple(
-        window_extent(shape[2 + i], attrs["kernel_shape"][i], attrs["strides"][i], attrs["dilations"][i],
-                      pads[i], pads[nd + i], bool(attrs["ceil_mode"]))
+        window_extent(
+            shape[2 + i],
+            attrs["kernel_shape"][i],
+            attrs["strides"][i],
+            attrs["dilations"][i],
+            pads[i],
+            pads[nd + i],
+            bool(attrs["ceil_mode"]),
+        )
         for i in range(nd)
     )
     if min(out) < 1:
-        raise Unsupported(f"the window {attrs['kernel_shape']} is larger than the padded input {shape}")
+        raise Unsupported(
+            f"the window {attrs['kernel_shape']} is larger than the padded input {shape}"
+        )
     return [((*shape[:2], *out), ins[0].dtype)]
 
 
 def _dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, Any]:
     n, c, h, w = image(ins[0])
     _, _, oh, ow = image(outs[0])
-    return dict(n=n, c=c, h=h, w=w, oh=oh, ow=ow, **as_2d(attrs),
-                include_pad=int(attrs.get("count_include_pad", 0)))
+    return dict(
+        n=n,
+        c=c,
+        h=h,
+        w=w,
+        oh=oh,
+        ow=ow,
+        **as_2d(attrs),
+        include_pad=int(attrs.get("count_include_pad", 0)),
+    )
 
 
 def _windows(attrs: Attrs, x: np.ndarray, fill: float) -> tuple[np.ndarray, dict[str, Any], Shape]:
@@ -56,7 +82,9 @@ def _reference_average(attrs: Attrs, x: np.ndarray) -> np.ndarray:
     p, d, shape = _windows(attrs, x, 0)
     ones = np.ones((1, 1, d["h"], d["w"]), x.dtype)
     if d["include_pad"]:  # the declared pads count; what ceil_mode adds beyond them never does
-        ones = np.pad(ones, ((0, 0), (0, 0), (d["pt"], d["pb"]), (d["pl"], d["pr"])), constant_values=1)
+        ones = np.pad(
+            ones, ((0, 0), (0, 0), (d["pt"], d["pb"]), (d["pl"], d["pr"])), constant_values=1
+        )
         count = patches(ones, {**d, "h": ones.shape[2], "w": ones.shape[3], "pt": 0, "pl": 0}, 0)
     else:
         count = patches(ones, d, 0)
@@ -66,7 +94,10 @@ def _reference_average(attrs: Attrs, x: np.ndarray) -> np.ndarray:
 def _expand_global(op: str):
     def expand(b, node) -> None:
         rank = len(b.tensors[node.inputs[0]].shape)
-        b.add(op, node.inputs, {"axes": tuple(range(2, rank)), "keepdims": 1}, node.name, node.outputs)
+        b.add(
+            op, node.inputs, {"axes": tuple(range(2, rank)), "keepdims": 1}, node.name, node.outputs
+        )
+
     return expand
 
 
@@ -82,14 +113,44 @@ _CASES = (
     Case(((1, 3, 12),), {"kernel_shape": (4,), "strides": (3,), "auto_pad": "SAME_UPPER"}),
     Case(((1, 17, 6, 6),), {"kernel_shape": (2, 2), "dilations": (2, 2)}),
 )
-_AVERAGE = tuple(Case(c.inputs, {**c.attrs, "count_include_pad": i % 2}) for i, c in enumerate(_CASES))
+_AVERAGE = tuple(
+    Case(c.inputs, {**c.attrs, "count_include_pad": i % 2}) for i, c in enumerate(_CASES)
+)
 
 OPS = (
-    OpDef("MaxPool", _infer, _reference_max, "max_pool2d", _dims, attrs=_WINDOW, ignored=("storage_order",),
-          normalise=_normalise, spatial=True, cases=_CASES),
-    OpDef("AveragePool", _infer, _reference_average, "average_pool2d", _dims,
-          attrs={**_WINDOW, "count_include_pad": 0}, normalise=_normalise, spatial=True, cases=_AVERAGE),
-    OpDef("GlobalAveragePool", _infer_global, expand=_expand_global("ReduceMean"),
-          cases=(Case(((1, 5, 4, 3),)), Case(((2, 18, 7, 7),)))),
-    OpDef("GlobalMaxPool", _infer_global, expand=_expand_global("ReduceMax"), cases=(Case(((1, 5, 4, 3),)),)),
+    OpDef(
+        "MaxPool",
+        _infer,
+        _reference_max,
+        "max_pool2d",
+        _dims,
+        attrs=_WINDOW,
+        ignored=("storage_order",),
+        normalise=_normalise,
+        spatial=True,
+        cases=_CASES,
+    ),
+    OpDef(
+        "AveragePool",
+        _infer,
+        _reference_average,
+        "average_pool2d",
+        _dims,
+        attrs={**_WINDOW, "count_include_pad": 0},
+        normalise=_normalise,
+        spatial=True,
+        cases=_AVERAGE,
+    ),
+    OpDef(
+        "GlobalAveragePool",
+        _infer_global,
+        expand=_expand_global("ReduceMean"),
+        cases=(Case(((1, 5, 4, 3),)), Case(((2, 18, 7, 7),))),
+    ),
+    OpDef(
+        "GlobalMaxPool",
+        _infer_global,
+        expand=_expand_global("ReduceMax"),
+        cases=(Case(((1, 5, 4, 3),)),),
+    ),
 )

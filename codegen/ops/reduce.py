@@ -10,15 +10,24 @@ import numpy as np
 
 from codegen.graph import Tensor
 from codegen.ops.base import (
-    Attrs, Case, Inferred, OpDef, Shape, Unsupported, around, axis_of, strides_of,
+    Attrs,
+    Case,
+    Inferred,
+    OpDef,
+    Shape,
+    Unsupported,
+    around,
+    axis_of,
+    strides_of,
 )
 from codegen.types import DType
 
 _REDUCERS = {"sum": np.sum, "mean": np.sum, "max": np.max, "min": np.min, "prod": np.prod}
 
 
-def _axes_normalise(attrs: dict[str, Any], ins: Sequence[Tensor | None],
-                    opset: int) -> dict[str, Any]:
+def _axes_normalise(
+    attrs: dict[str, Any], ins: Sequence[Tensor | None], opset: int
+) -> dict[str, Any]:
     rank, axes = len(ins[0].shape), attrs["axes"]
     if not axes:
         return {"axes": () if attrs["noop_with_empty_axes"] else tuple(range(rank))}
@@ -77,9 +86,14 @@ def reduce_dims(at: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[
     extents, reduced = extents or [1], reduced or [0]
     mean = at["fn"] == "mean"
     count = int(np.prod([ins[0][a] for a in at["axes"]], dtype=np.int64))
-    return dict(extents=extents, xs=strides_of(tuple(extents)), reduced=reduced,
-                fn="sum" if mean else at["fn"], scale=1 / count if mean and count else 1.0,
-                **_form(extents, reduced))
+    return dict(
+        extents=extents,
+        xs=strides_of(tuple(extents)),
+        reduced=reduced,
+        fn="sum" if mean else at["fn"],
+        scale=1 / count if mean and count else 1.0,
+        **_form(extents, reduced),
+    )
 
 
 def _form(extents: list[int], reduced: list[int]) -> dict[str, Any]:
@@ -109,11 +123,13 @@ def _plain(fn: str):
             b.add("Identity", node.inputs, {}, node.name, node.outputs)
         else:
             _reduced(b, node, node.inputs[0], fn, node.name, node.outputs)
+
     return expand
 
 
 def _composite(before: str = "", after: str = ""):
     """A sum with an elementwise function before or after it."""
+
     def expand(b, node) -> None:
         x = node.inputs[0]
         if before == "Mul":
@@ -125,6 +141,7 @@ def _composite(before: str = "", after: str = ""):
             b.add(after, [y], {}, node.name, node.outputs)
         else:
             _reduced(b, node, x, "sum", node.name, node.outputs)
+
     return expand
 
 
@@ -141,23 +158,35 @@ def _log_sum_exp(b, node) -> None:
 
 
 _CASES = (
-    Case(((2, 5, 4, 3),), {"axes": (2, 3)}), Case(((1, 18, 7, 7),), {"axes": (-1, -2)}),
-    Case(((2, 5, 4, 3),), {"axes": (1,), "keepdims": 0}), Case(((3, 4, 5),), {"keepdims": 0}),
-    Case(((2, 3, 4, 5),), {"axes": (0, 2)}), Case(((3, 1, 4),), {"axes": (1,)}),
+    Case(((2, 5, 4, 3),), {"axes": (2, 3)}),
+    Case(((1, 18, 7, 7),), {"axes": (-1, -2)}),
+    Case(((2, 5, 4, 3),), {"axes": (1,), "keepdims": 0}),
+    Case(((3, 4, 5),), {"keepdims": 0}),
+    Case(((2, 3, 4, 5),), {"axes": (0, 2)}),
+    Case(((3, 1, 4),), {"axes": (1,)}),
 )
 _TILES = (*((n, 1) for n in (1, 15, 16, 17, 49)), *((7, n) for n in (3, 4, 5, 16, 33)))
 _AXES = {"axes": None, "keepdims": 1, "noop_with_empty_axes": 0}
 
 
 def _reduction(name: str, expand) -> OpDef:
-    return OpDef(name, _infer, expand=expand, attrs=_AXES, const_inputs={1: "axes"},
-                 normalise=_axes_normalise, cases=_CASES)
+    return OpDef(
+        name,
+        _infer,
+        expand=expand,
+        attrs=_AXES,
+        const_inputs={1: "axes"},
+        normalise=_axes_normalise,
+        cases=_CASES,
+    )
 
 
 # ---- ArgMax, ArgMin -----------------------------------------------------------------------------
 
-def _arg_normalise(attrs: dict[str, Any], ins: Sequence[Tensor | None],
-                   opset: int) -> dict[str, Any]:
+
+def _arg_normalise(
+    attrs: dict[str, Any], ins: Sequence[Tensor | None], opset: int
+) -> dict[str, Any]:
     return {"axes": (axis_of(attrs["axis"], len(ins[0].shape)),)}
 
 
@@ -174,6 +203,7 @@ def _arg_expand(fn: str):
         shape = _arg_infer(node.attrs, [b.tensors[node.inputs[0]]])[0][0]
         y = b.add("ArgAxis", node.inputs, how, node.name)[0]
         b.add("Reshape", [y], {"shape": shape}, f"{node.name}/dropped", node.outputs)
+
     return expand
 
 
@@ -197,33 +227,66 @@ def _arg_dims(at: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[st
 
 
 _ARG_CASES = (
-    Case(((2, 5, 3, 4),), {"axis": 1}), Case(((3, 17),), {"axis": -1, "keepdims": 0}),
-    Case((np.array([[1, 3, 3, 2], [4, 4, 0, 0]], np.float32),),
-         {"axis": 1, "select_last_index": 1}),
+    Case(((2, 5, 3, 4),), {"axis": 1}),
+    Case(((3, 17),), {"axis": -1, "keepdims": 0}),
+    Case(
+        (np.array([[1, 3, 3, 2], [4, 4, 0, 0]], np.float32),), {"axis": 1, "select_last_index": 1}
+    ),
 )
 
 
 def _arg(name: str, fn: str) -> OpDef:
-    return OpDef(name, _arg_infer, expand=_arg_expand(fn), normalise=_arg_normalise,
-                 attrs={"axis": 0, "keepdims": 1, "select_last_index": 0}, cases=_ARG_CASES)
+    return OpDef(
+        name,
+        _arg_infer,
+        expand=_arg_expand(fn),
+        normalise=_arg_normalise,
+        attrs={"axis": 0, "keepdims": 1, "select_last_index": 0},
+        cases=_ARG_CASES,
+    )
 
 
 OPS = (
-    OpDef("ReduceAxes", _kept, _reference, "reduce", reduce_dims,
-          attrs={"fn": "sum", "axes": ()}, axis_attrs=("axes",),
-          cases=(*(Case(((2, 5, 4, 3),), {"fn": fn, "axes": axes}) for fn in _REDUCERS
-                   for axes in ((2, 3), (1,), (0, 2), (0, 1, 2, 3))),
-                 *(Case(((outer, n, inner),), {"fn": fn, "axes": (1,)})
-                   for fn, outer in (("mean", 2), ("max", 1)) for n, inner in _TILES))),
+    OpDef(
+        "ReduceAxes",
+        _kept,
+        _reference,
+        "reduce",
+        reduce_dims,
+        attrs={"fn": "sum", "axes": ()},
+        axis_attrs=("axes",),
+        cases=(
+            *(
+                Case(((2, 5, 4, 3),), {"fn": fn, "axes": axes})
+                for fn in _REDUCERS
+                for axes in ((2, 3), (1,), (0, 2), (0, 1, 2, 3))
+            ),
+            *(
+                Case(((outer, n, inner),), {"fn": fn, "axes": (1,)})
+                for fn, outer in (("mean", 2), ("max", 1))
+                for n, inner in _TILES
+            ),
+        ),
+    ),
     *(_reduction(f"Reduce{fn.capitalize()}", _plain(fn)) for fn in _REDUCERS),
     _reduction("ReduceL1", _composite("Abs")),
     _reduction("ReduceL2", _composite("Mul", "Sqrt")),
     _reduction("ReduceSumSquare", _composite("Mul")),
     _reduction("ReduceLogSum", _composite("", "Log")),
     _reduction("ReduceLogSumExp", _log_sum_exp),
-    OpDef("ArgAxis", _arg_axis_infer, _arg_reference, "argmax", _arg_dims,
-          attrs={"axis": 0, "fn": "max", "last": 0}, axis_attrs=("axis",),
-          cases=tuple(Case(((2, 5, 3, 4),), {"axis": a, "fn": fn, "last": last})
-                      for a, fn, last in ((1, "max", 0), (3, "min", 0), (0, "max", 1)))),
-    _arg("ArgMax", "max"), _arg("ArgMin", "min"),
+    OpDef(
+        "ArgAxis",
+        _arg_axis_infer,
+        _arg_reference,
+        "argmax",
+        _arg_dims,
+        attrs={"axis": 0, "fn": "max", "last": 0},
+        axis_attrs=("axis",),
+        cases=tuple(
+            Case(((2, 5, 3, 4),), {"axis": a, "fn": fn, "last": last})
+            for a, fn, last in ((1, "max", 0), (3, "min", 0), (0, "max", 1))
+        ),
+    ),
+    _arg("ArgMax", "max"),
+    _arg("ArgMin", "min"),
 )

@@ -17,6 +17,7 @@ from codegen.ops.resize_table import Filter, nearest_table, weight_table
 
 # ---- the canonical forms ------------------------------------------------------------------------
 
+
 def _infer_image(x: Tensor, rows: Tensor, columns: Tensor) -> Inferred:
     out = (rows.shape[0], columns.shape[0])
     return [((*x.shape[:2], *out[4 - len(x.shape) :]), x.dtype)]
@@ -30,14 +31,21 @@ def image_dims(at: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[s
     return dict(n=n, c=c, h=h, w=w, oh=oh, ow=ow, **taps)
 
 
-def _nearest_reference(at: Attrs, x: np.ndarray, rows: np.ndarray,
-                       columns: np.ndarray) -> np.ndarray:
+def _nearest_reference(
+    at: Attrs, x: np.ndarray, rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
     y = x.reshape(image(x.shape))[:, :, rows][..., columns]
     return y.reshape(y.shape if x.ndim == 4 else (*y.shape[:2], -1))
 
 
-def _taps_reference(at: Attrs, x: np.ndarray, rows: np.ndarray, row_weights: np.ndarray,
-                    columns: np.ndarray, column_weights: np.ndarray) -> np.ndarray:
+def _taps_reference(
+    at: Attrs,
+    x: np.ndarray,
+    rows: np.ndarray,
+    row_weights: np.ndarray,
+    columns: np.ndarray,
+    column_weights: np.ndarray,
+) -> np.ndarray:
     y = np.einsum("nchtw,ht->nchw", x.reshape(image(x.shape))[:, :, rows], row_weights)
     y = np.einsum("nchwt,wt->nchw", y[..., columns], column_weights)
     return y.reshape(y.shape if x.ndim == 4 else (*y.shape[:2], -1))
@@ -49,20 +57,34 @@ def _taps_macs(d: Mapping[str, Any]) -> int:
 
 # ---- from ONNX ----------------------------------------------------------------------------------
 
+
 def _normalise(attrs: dict[str, Any], ins: Sequence[Tensor | None], opset: int) -> dict[str, Any]:
     """`out` extents and `scale` per dimension, and the Filter."""
     at = dict(attrs)
     if opset < 11:  # inputs are (x, scales); positions are x / scale
-        at |= {"roi": None, "scales": at["roi"] or at["scales"], "sizes": None,
-               "nearest_mode": "simple", "coordinate_transformation_mode": "asymmetric"}
+        at |= {
+            "roi": None,
+            "scales": at["roi"] or at["scales"],
+            "sizes": None,
+            "nearest_mode": "simple",
+            "coordinate_transformation_mode": "asymmetric",
+        }
     if at["coordinate_transformation_mode"] == "tf_crop_and_resize":
-        raise Unsupported("coordinate_transformation_mode tf_crop_and_resize",
-                          "crop with Slice before a plain Resize")
+        raise Unsupported(
+            "coordinate_transformation_mode tf_crop_and_resize",
+            "crop with Slice before a plain Resize",
+        )
     if at["mode"] not in ("nearest", "linear", "cubic"):
         raise Unsupported(f"resize mode {at['mode']!r}")
     out, scale = _extents(at, ins[0].shape)
-    how = Filter(at["mode"], at["coordinate_transformation_mode"], at["nearest_mode"],
-                 at["cubic_coeff_a"], bool(at["exclude_outside"]), bool(at["antialias"]))
+    how = Filter(
+        at["mode"],
+        at["coordinate_transformation_mode"],
+        at["nearest_mode"],
+        at["cubic_coeff_a"],
+        bool(at["exclude_outside"]),
+        bool(at["antialias"]),
+    )
     return {"out": out, "scale": scale, "filter": how}
 
 
@@ -96,8 +118,11 @@ def _expand(b, node) -> None:
     """Two dimensions at a time; the filters are separable, so that the order does not matter."""
     x, at = node.inputs[0], node.attrs
     shape = b.tensors[x].shape
-    active = [i for i, (e, o, s) in enumerate(zip(shape, at["out"], at["scale"], strict=True))
-              if e != o or abs(s - 1) > 1e-6]
+    active = [
+        i
+        for i, (e, o, s) in enumerate(zip(shape, at["out"], at["scale"], strict=True))
+        if e != o or abs(s - 1) > 1e-6
+    ]
     if not active:
         b.add("Identity", [x], {}, node.name, node.outputs)
         return
@@ -128,13 +153,13 @@ def _elsewhere(b, node, x: str, axes: tuple[int, ...], outputs: Sequence[str] | 
     return b.add("Transpose", [x], {"perm": back}, f"{name}/back", outputs)[0]
 
 
-def _image(b, node, x: str, axes: tuple[int, ...], name: str,
-           outputs: Sequence[str] | None) -> str:
+def _image(b, node, x: str, axes: tuple[int, ...], name: str, outputs: Sequence[str] | None) -> str:
     """One canonical node for the last dimensions of `x`, which are `axes` of the original."""
     how: Filter = node.attrs["filter"]
     sizes = b.tensors[x].shape[2:]
-    ends = [(e, node.attrs["out"][a], node.attrs["scale"][a])
-            for e, a in zip(sizes, axes, strict=True)]
+    ends = [
+        (e, node.attrs["out"][a], node.attrs["scale"][a]) for e, a in zip(sizes, axes, strict=True)
+    ]
     tables = tables_of(how, ends)
     names = [b.constant(f"{name}/table{i}", t) for i, t in enumerate(tables)]
     op = "ResizeNearest" if how.mode == "nearest" else "ResizeTaps"
@@ -146,8 +171,11 @@ def tables_of(how: Filter, ends: Sequence[tuple[int, int, float]]) -> list[np.nd
     nearest = how.mode == "nearest"
     tables: list[np.ndarray] = []
     if len(ends) == 1:
-        tables += [np.zeros(1, np.int32)] if nearest else [
-            np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32)]
+        tables += (
+            [np.zeros(1, np.int32)]
+            if nearest
+            else [np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32)]
+        )
     for extent, out, scale in ends:
         if nearest:
             tables.append(nearest_table(how, extent, out, scale))
@@ -158,12 +186,26 @@ def tables_of(how: Filter, ends: Sequence[tuple[int, int, float]]) -> list[np.nd
     return tables
 
 
-_COORDINATES = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel",
-                "half_pixel_symmetric", "tf_half_pixel_for_nn")
+_COORDINATES = (
+    "half_pixel",
+    "asymmetric",
+    "align_corners",
+    "pytorch_half_pixel",
+    "half_pixel_symmetric",
+    "tf_half_pixel_for_nn",
+)
 _DEFAULTS = {
-    "roi": None, "scales": None, "sizes": None, "axes": None, "mode": "nearest", "antialias": 0,
-    "coordinate_transformation_mode": "half_pixel", "cubic_coeff_a": -0.75, "exclude_outside": 0,
-    "keep_aspect_ratio_policy": "stretch", "nearest_mode": "round_prefer_floor",
+    "roi": None,
+    "scales": None,
+    "sizes": None,
+    "axes": None,
+    "mode": "nearest",
+    "antialias": 0,
+    "coordinate_transformation_mode": "half_pixel",
+    "cubic_coeff_a": -0.75,
+    "exclude_outside": 0,
+    "keep_aspect_ratio_policy": "stretch",
+    "nearest_mode": "round_prefer_floor",
 }
 _UP, _DOWN = (1.0, 1.0, 2.0, 3.0), (1.0, 1.0, 0.6, 0.5)
 
@@ -171,8 +213,14 @@ _UP, _DOWN = (1.0, 1.0, 2.0, 3.0), (1.0, 1.0, 0.6, 0.5)
 def _cases(mode: str, **kw: Any) -> tuple[Case, ...]:
     return tuple(
         Case(((1, 3, 6, 8),), {"mode": mode, "coordinate_transformation_mode": c, **size, **kw})
-        for c in _COORDINATES[:5] for size in (
-            {"scales": _UP}, {"scales": _DOWN}, {"sizes": (1, 3, 7, 5)}, {"sizes": (1, 3, 1, 16)}))
+        for c in _COORDINATES[:5]
+        for size in (
+            {"scales": _UP},
+            {"scales": _DOWN},
+            {"sizes": (1, 3, 7, 5)},
+            {"sizes": (1, 3, 1, 16)},
+        )
+    )
 
 
 def _canonical_cases(mode: str) -> tuple[Case, ...]:
@@ -181,25 +229,60 @@ def _canonical_cases(mode: str) -> tuple[Case, ...]:
         ends = [(e, o, o / e) for e, o in zip(shape[2:], out, strict=True)]
         tables = tables_of(how, ends)
         return Case((shape, *tables), {}, tuple(range(1, 1 + len(tables))))
+
     return (case((1, 5, 4, 3), (8, 6)), case((2, 17, 5, 7), (3, 9)), case((1, 4, 6), (13,)))
 
 
 OPS = (
-    OpDef("ResizeNearest", lambda at, ins: _infer_image(*ins), _nearest_reference,
-          "resize_nearest", image_dims, spatial=True, cases=_canonical_cases("nearest")),
-    OpDef("ResizeTaps", lambda at, ins: _infer_image(ins[0], ins[1], ins[3]), _taps_reference,
-          "resize", image_dims, spatial=True, macs=_taps_macs,
-          cases=_canonical_cases("linear")),
-    OpDef("Resize", _infer, expand=_expand, attrs=_DEFAULTS, ignored=("extrapolation_value",),
-          const_inputs={1: "roi", 2: "scales", 3: "sizes"}, normalise=_normalise,
-          cases=(*_cases("nearest"), *_cases("linear"), *_cases("cubic"),
-                 *(Case(((1, 2, 7, 6),), {"sizes": (1, 2, 9, 4), "nearest_mode": m})
-                   for m in ("floor", "ceil", "round_prefer_ceil")),
-                 Case(((1, 3, 8),), {"scales": (1.0, 1.0, 2.5), "mode": "linear"}),
-                 Case(((1, 3, 4, 2),), {"scales": (1.0, 2.0, 2.0, 1.0), "mode": "linear"}))),
-    OpDef("Upsample", _infer, expand=_expand,
-          attrs={**_DEFAULTS, "scales": REQUIRED}, const_inputs={1: "scales"},
-          normalise=lambda at, ins, opset: _normalise(at, ins, min(opset, 10)),
-          cases=(Case(((1, 2, 3, 4),), {"scales": (1.0, 1.0, 2.0, 3.0)}),
-                 Case(((1, 2, 3, 4),), {"scales": (1.0, 1.0, 2.0, 2.0), "mode": "linear"}))),
+    OpDef(
+        "ResizeNearest",
+        lambda at, ins: _infer_image(*ins),
+        _nearest_reference,
+        "resize_nearest",
+        image_dims,
+        spatial=True,
+        cases=_canonical_cases("nearest"),
+    ),
+    OpDef(
+        "ResizeTaps",
+        lambda at, ins: _infer_image(ins[0], ins[1], ins[3]),
+        _taps_reference,
+        "resize",
+        image_dims,
+        spatial=True,
+        macs=_taps_macs,
+        cases=_canonical_cases("linear"),
+    ),
+    OpDef(
+        "Resize",
+        _infer,
+        expand=_expand,
+        attrs=_DEFAULTS,
+        ignored=("extrapolation_value",),
+        const_inputs={1: "roi", 2: "scales", 3: "sizes"},
+        normalise=_normalise,
+        cases=(
+            *_cases("nearest"),
+            *_cases("linear"),
+            *_cases("cubic"),
+            *(
+                Case(((1, 2, 7, 6),), {"sizes": (1, 2, 9, 4), "nearest_mode": m})
+                for m in ("floor", "ceil", "round_prefer_ceil")
+            ),
+            Case(((1, 3, 8),), {"scales": (1.0, 1.0, 2.5), "mode": "linear"}),
+            Case(((1, 3, 4, 2),), {"scales": (1.0, 2.0, 2.0, 1.0), "mode": "linear"}),
+        ),
+    ),
+    OpDef(
+        "Upsample",
+        _infer,
+        expand=_expand,
+        attrs={**_DEFAULTS, "scales": REQUIRED},
+        const_inputs={1: "scales"},
+        normalise=lambda at, ins, opset: _normalise(at, ins, min(opset, 10)),
+        cases=(
+            Case(((1, 2, 3, 4),), {"scales": (1.0, 1.0, 2.0, 3.0)}),
+            Case(((1, 2, 3, 4),), {"scales": (1.0, 1.0, 2.0, 2.0), "mode": "linear"}),
+        ),
+    ),
 )

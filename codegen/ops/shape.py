@@ -1,4 +1,5 @@
-"""Operators that move or rename data: views (no code at all), transposes, concatenation, constants."""
+"""Operators that move or rename data: views (no code at all), transposes, concatenation,
+constants."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +8,25 @@ import numpy as np
 
 from codegen.graph import Tensor
 from codegen.ops.base import (
-    REQUIRED, Attrs, Case, Inferred, OpDef, Shape, Unsupported, around, axis_of, merge_dims, same_as_first, strides_of,
+    REQUIRED,
+    Attrs,
+    Case,
+    Inferred,
+    OpDef,
+    Shape,
+    Unsupported,
+    around,
+    axis_of,
+    merge_dims,
+    same_as_first,
+    strides_of,
 )
 from codegen.types import DType
 
 
-def _reshape_normalise(attrs: dict[str, Any], ins: Sequence[Tensor | None], opset: int) -> dict[str, Any]:
+def _reshape_normalise(
+    attrs: dict[str, Any], ins: Sequence[Tensor | None], opset: int
+) -> dict[str, Any]:
     x, wanted = ins[0], [int(v) for v in attrs["shape"]]
     if not attrs["allowzero"]:
         wanted = [x.shape[i] if v == 0 and i < len(x.shape) else v for i, v in enumerate(wanted)]
@@ -28,26 +42,35 @@ def _reshape_normalise(attrs: dict[str, Any], ins: Sequence[Tensor | None], opse
 
 def _as_reshape(shape_of):
     """An operator that only renames dimensions -> Reshape to `shape_of(attrs, tensor)`."""
+
     def expand(b, node) -> None:
         shape = shape_of(node.attrs, b.tensors[node.inputs[0]])
         b.add("Reshape", node.inputs[:1], {"shape": tuple(shape)}, node.name, node.outputs)
+
     return expand
 
 
 def _renames(name: str, shape_of, cases: tuple[Case, ...], **kw: Any) -> OpDef:
     def infer(at: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
         return [(tuple(shape_of(at, ins[0])), ins[0].dtype)]
+
     return OpDef(name, infer, expand=_as_reshape(shape_of), cases=cases, **kw)
 
 
 def _flatten(at: Attrs, x: Tensor) -> Shape:
     axis = at["axis"] + len(x.shape) if at["axis"] < 0 else at["axis"]
-    return int(np.prod(x.shape[:axis], dtype=np.int64)), int(np.prod(x.shape[axis:], dtype=np.int64))
+    return int(np.prod(x.shape[:axis], dtype=np.int64)), int(
+        np.prod(x.shape[axis:], dtype=np.int64)
+    )
 
 
 def _squeeze(at: Attrs, x: Tensor) -> Shape:
     axes = at["axes"]
-    drop = {i for i, e in enumerate(x.shape) if e == 1} if axes is None else {axis_of(int(a), len(x.shape)) for a in axes}
+    drop = (
+        {i for i, e in enumerate(x.shape) if e == 1}
+        if axes is None
+        else {axis_of(int(a), len(x.shape)) for a in axes}
+    )
     if any(x.shape[i] != 1 for i in drop):
         raise Unsupported(f"cannot squeeze axes {sorted(drop)} of {x.shape}")
     return tuple(e for i, e in enumerate(x.shape) if i not in drop)
@@ -60,7 +83,9 @@ def _unsqueeze(at: Attrs, x: Tensor) -> Shape:
     return tuple(1 if i in new else next(rest) for i in range(rank))
 
 
-def _perm_normalise(attrs: dict[str, Any], ins: Sequence[Tensor | None], opset: int) -> dict[str, Any]:
+def _perm_normalise(
+    attrs: dict[str, Any], ins: Sequence[Tensor | None], opset: int
+) -> dict[str, Any]:
     rank = len(ins[0].shape)
     perm = tuple(attrs["perm"]) if attrs["perm"] is not None else tuple(range(rank))[::-1]
     if sorted(perm) != list(range(rank)):
@@ -75,7 +100,9 @@ def transpose_dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) ->
     return dict(extents=extents, xs=source, ys=target, base=0)
 
 
-def _concat_normalise(attrs: dict[str, Any], ins: Sequence[Tensor | None], opset: int) -> dict[str, Any]:
+def _concat_normalise(
+    attrs: dict[str, Any], ins: Sequence[Tensor | None], opset: int
+) -> dict[str, Any]:
     return {"axis": axis_of(attrs["axis"], len(ins[0].shape))}
 
 
@@ -101,16 +128,23 @@ def _identity_expand(b, node) -> None:
     b.alias(node.inputs[0], node.outputs[0])
 
 
-def _dropout_normalise(attrs: dict[str, Any], ins: Sequence[Tensor | None],
-                       opset: int) -> dict[str, Any]:
+def _dropout_normalise(
+    attrs: dict[str, Any], ins: Sequence[Tensor | None], opset: int
+) -> dict[str, Any]:
     if np.any(attrs["training_mode"]) and np.any(attrs["ratio"] or 0.5):
-        raise Unsupported("Dropout with training_mode set", "export the model for inference (model.eval())")
+        raise Unsupported(
+            "Dropout with training_mode set", "export the model for inference (model.eval())"
+        )
     return {}
 
 
 def _constant(at: Attrs, ins: Sequence[Tensor | None]) -> np.ndarray:
-    for key, dtype in (("value_float", np.float32), ("value_floats", np.float32),
-                       ("value_int", np.int64), ("value_ints", np.int64)):
+    for key, dtype in (
+        ("value_float", np.float32),
+        ("value_floats", np.float32),
+        ("value_int", np.int64),
+        ("value_ints", np.int64),
+    ):
         if at[key] is not None:
             return np.asarray(at[key], dtype)
     if at["value"] is None:
@@ -131,6 +165,7 @@ def _folded(name: str, fold, attrs: Attrs, **kw: Any) -> OpDef:
     def infer(at: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
         value = fold(at, ins)
         return [(value.shape, DType.of(value.dtype))]
+
     return OpDef(name, infer, fold=fold, attrs=attrs, **kw)
 
 
@@ -139,31 +174,94 @@ def _size_dims(at: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[s
 
 
 OPS = (
-    OpDef("Reshape", lambda at, ins: [(at["shape"], ins[0].dtype)], lambda at, x: x.reshape(at["shape"]),
-          attrs={"shape": REQUIRED, "allowzero": 0}, const_inputs={1: "shape"}, normalise=_reshape_normalise, view=True,
-          cases=(Case(((2, 3, 4),), {"shape": (4, -1)}), Case(((2, 3, 4),), {"shape": (0, 12)}))),
-    _renames("Flatten", _flatten, (Case(((2, 3, 4),)), Case(((2, 3, 4),), {"axis": -1})), attrs={"axis": 1}),
-    _renames("Squeeze", _squeeze, (Case(((1, 3, 1, 4),)), Case(((1, 3, 1, 4),), {"axes": (-2,)})),
-             attrs={"axes": None}, const_inputs={1: "axes"}),
-    _renames("Unsqueeze", _unsqueeze, (Case(((3, 4),), {"axes": (0, -1)}),),
-             attrs={"axes": REQUIRED}, const_inputs={1: "axes"}),
+    OpDef(
+        "Reshape",
+        lambda at, ins: [(at["shape"], ins[0].dtype)],
+        lambda at, x: x.reshape(at["shape"]),
+        attrs={"shape": REQUIRED, "allowzero": 0},
+        const_inputs={1: "shape"},
+        normalise=_reshape_normalise,
+        view=True,
+        cases=(Case(((2, 3, 4),), {"shape": (4, -1)}), Case(((2, 3, 4),), {"shape": (0, 12)})),
+    ),
+    _renames(
+        "Flatten",
+        _flatten,
+        (Case(((2, 3, 4),)), Case(((2, 3, 4),), {"axis": -1})),
+        attrs={"axis": 1},
+    ),
+    _renames(
+        "Squeeze",
+        _squeeze,
+        (Case(((1, 3, 1, 4),)), Case(((1, 3, 1, 4),), {"axes": (-2,)})),
+        attrs={"axes": None},
+        const_inputs={1: "axes"},
+    ),
+    _renames(
+        "Unsqueeze",
+        _unsqueeze,
+        (Case(((3, 4),), {"axes": (0, -1)}),),
+        attrs={"axes": REQUIRED},
+        const_inputs={1: "axes"},
+    ),
     OpDef("Identity", same_as_first, expand=_identity_expand, cases=(Case(((2, 3),)),)),
-    OpDef("Dropout", same_as_first, expand=_identity_expand, attrs={"ratio": None, "training_mode": 0},
-          ignored=("seed", "is_test"), const_inputs={1: "ratio", 2: "training_mode"},
-          normalise=_dropout_normalise, cases=(Case(((2, 3),)),)),
+    OpDef(
+        "Dropout",
+        same_as_first,
+        expand=_identity_expand,
+        attrs={"ratio": None, "training_mode": 0},
+        ignored=("seed", "is_test"),
+        const_inputs={1: "ratio", 2: "training_mode"},
+        normalise=_dropout_normalise,
+        cases=(Case(((2, 3),)),),
+    ),
     OpDef("Copy", same_as_first, lambda at, x: x, "copy", _size_dims, cases=(Case(((2, 3),)),)),
-    OpDef("Transpose", lambda at, ins: [(tuple(ins[0].shape[p] for p in at["perm"]), ins[0].dtype)],
-          lambda at, x: x.transpose(at["perm"]), "transpose", transpose_dims, attrs={"perm": None},
-          normalise=_perm_normalise,
-          cases=(Case(((2, 3, 4),)), Case(((1, 3, 5, 4),), {"perm": (0, 2, 3, 1)}),
-                 Case(((2, 3, 4, 5),), {"perm": (3, 1, 0, 2)}))),
-    OpDef("Concat", _concat_infer, lambda at, *xs: np.concatenate(xs, at["axis"]), "concat", _concat_dims,
-          attrs={"axis": REQUIRED}, normalise=_concat_normalise, axis_attrs=("axis",),
-          cases=(Case(((1, 3, 4, 4), (1, 5, 4, 4)), {"axis": 1}), Case(((2, 3), (2, 1), (2, 4)), {"axis": -1}),
-                 Case(((2, 3), (1, 3)), {"axis": 0}))),
-    _folded("Constant", _constant, {"value": None, "value_float": None, "value_floats": None, "value_int": None,
-                                    "value_ints": None}),
-    _folded("ConstantOfShape", _constant_of_shape, {"shape": REQUIRED, "value": None}, const_inputs={0: "shape"}),
+    OpDef(
+        "Transpose",
+        lambda at, ins: [(tuple(ins[0].shape[p] for p in at["perm"]), ins[0].dtype)],
+        lambda at, x: x.transpose(at["perm"]),
+        "transpose",
+        transpose_dims,
+        attrs={"perm": None},
+        normalise=_perm_normalise,
+        cases=(
+            Case(((2, 3, 4),)),
+            Case(((1, 3, 5, 4),), {"perm": (0, 2, 3, 1)}),
+            Case(((2, 3, 4, 5),), {"perm": (3, 1, 0, 2)}),
+        ),
+    ),
+    OpDef(
+        "Concat",
+        _concat_infer,
+        lambda at, *xs: np.concatenate(xs, at["axis"]),
+        "concat",
+        _concat_dims,
+        attrs={"axis": REQUIRED},
+        normalise=_concat_normalise,
+        axis_attrs=("axis",),
+        cases=(
+            Case(((1, 3, 4, 4), (1, 5, 4, 4)), {"axis": 1}),
+            Case(((2, 3), (2, 1), (2, 4)), {"axis": -1}),
+            Case(((2, 3), (1, 3)), {"axis": 0}),
+        ),
+    ),
+    _folded(
+        "Constant",
+        _constant,
+        {
+            "value": None,
+            "value_float": None,
+            "value_floats": None,
+            "value_int": None,
+            "value_ints": None,
+        },
+    ),
+    _folded(
+        "ConstantOfShape",
+        _constant_of_shape,
+        {"shape": REQUIRED, "value": None},
+        const_inputs={0: "shape"},
+    ),
     _folded("Shape", _shape, {"start": 0, "end": None}),
     _folded("Size", lambda at, ins: np.asarray(ins[0].size, np.int64), {}),
 )

@@ -11,18 +11,30 @@ import numpy as np
 
 from codegen.graph import Tensor
 from codegen.ops.base import (
-    REQUIRED, Attrs, Case, Inferred, OpDef, Shape, Unsupported, axis_of, merge_dims, strides_of,
+    REQUIRED,
+    Attrs,
+    Case,
+    Inferred,
+    OpDef,
+    Shape,
+    Unsupported,
+    axis_of,
+    merge_dims,
+    strides_of,
 )
 
 # ---- SliceDims: the canonical form --------------------------------------------------------------
+
 
 def _box_infer(at: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
     return [(tuple(at["extents"]), ins[0].dtype)]
 
 
 def _box_reference(at: Attrs, x: np.ndarray) -> np.ndarray:
-    grid = [first + np.arange(extent) * step
-            for first, step, extent in zip(at["starts"], at["steps"], at["extents"], strict=True)]
+    grid = [
+        first + np.arange(extent) * step
+        for first, step, extent in zip(at["starts"], at["steps"], at["extents"], strict=True)
+    ]
     return x[np.ix_(*grid)] if grid else x
 
 
@@ -35,16 +47,25 @@ def box_dims(at: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str
     xs = [s * step for s, step in zip(strides, at["steps"], strict=True)]
     base = sum(s * first for s, first in zip(strides, at["starts"], strict=True))
     extents, (source, target) = merge_dims(outs[0], xs, strides_of(outs[0]))
-    return dict(extents=extents, xs=source, ys=target, base=base,
-                contiguous=int(source[-1] == 1))
+    return dict(extents=extents, xs=source, ys=target, base=base, contiguous=int(source[-1] == 1))
 
 
-def add_box(b, x: str, starts: Sequence[int], steps: Sequence[int], extents: Sequence[int],
-            name: str, outputs: Sequence[str] | None = None) -> str:
+def add_box(
+    b,
+    x: str,
+    starts: Sequence[int],
+    steps: Sequence[int],
+    extents: Sequence[int],
+    name: str,
+    outputs: Sequence[str] | None = None,
+) -> str:
     """Append a SliceDims, or nothing where it would copy the whole tensor."""
     shape = b.tensors[x].shape
-    if tuple(extents) == shape and not any(starts) and all(
-            s == 1 for s, e in zip(steps, extents, strict=True) if e > 1):
+    if (
+        tuple(extents) == shape
+        and not any(starts)
+        and all(s == 1 for s, e in zip(steps, extents, strict=True) if e > 1)
+    ):
         if not outputs:
             return x
         return b.add("Identity", [x], {}, name, outputs)[0]
@@ -54,8 +75,10 @@ def add_box(b, x: str, starts: Sequence[int], steps: Sequence[int], extents: Seq
 
 # ---- Slice --------------------------------------------------------------------------------------
 
-def _slice_normalise(attrs: dict[str, Any], ins: Sequence[Tensor | None],
-                     opset: int) -> dict[str, Any]:
+
+def _slice_normalise(
+    attrs: dict[str, Any], ins: Sequence[Tensor | None], opset: int
+) -> dict[str, Any]:
     """Per dimension: first index, step, number of elements. ONNX clamps as Python does."""
     shape, wanted = ins[0].shape, attrs["axes"]
     axes = range(len(attrs["starts"])) if wanted is None else wanted
@@ -82,6 +105,7 @@ def _slice_expand(b, node) -> None:
 
 # ---- Split --------------------------------------------------------------------------------------
 
+
 def _parts(at: Attrs, x: Tensor, count: int) -> tuple[int, ...]:
     """Extents along the axis: given, or `count` equal ones of which the last may be smaller."""
     extent = x.shape[axis_of(at["axis"], len(x.shape))]
@@ -98,8 +122,10 @@ def _parts(at: Attrs, x: Tensor, count: int) -> tuple[int, ...]:
 def _split_infer(at: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
     axis = axis_of(at["axis"], len(ins[0].shape))
     shape = ins[0].shape
-    return [((*shape[:axis], part, *shape[axis + 1 :]), ins[0].dtype)
-            for part in _parts(at, ins[0], at["num_outputs"] or 1)]
+    return [
+        ((*shape[:axis], part, *shape[axis + 1 :]), ins[0].dtype)
+        for part in _parts(at, ins[0], at["num_outputs"] or 1)
+    ]
 
 
 def _split_expand(b, node) -> None:
@@ -115,6 +141,7 @@ def _split_expand(b, node) -> None:
 
 
 # ---- Expand, Tile -------------------------------------------------------------------------------
+
 
 def _expand_infer(at: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
     shape = tuple(int(e) for e in at["shape"])
@@ -139,8 +166,9 @@ def _expand_expand(b, node) -> None:
 def _tile_infer(at: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
     if len(at["repeats"]) != len(ins[0].shape):
         raise Unsupported(f"{len(at['repeats'])} repeats for a tensor of shape {ins[0].shape}")
-    return [(tuple(e * int(r) for e, r in zip(ins[0].shape, at["repeats"], strict=True)),
-             ins[0].dtype)]
+    return [
+        (tuple(e * int(r) for e, r in zip(ins[0].shape, at["repeats"], strict=True)), ins[0].dtype)
+    ]
 
 
 def _tile_expand(b, node) -> None:
@@ -155,42 +183,96 @@ def _tile_expand(b, node) -> None:
     if len(split) > len(shape):
         x = b.add("Reshape", [x], {"shape": tuple(split)}, f"{node.name}/split")[0]
     steps = [int(a == e) for a, e in zip(split, extents, strict=True)]
-    y = add_box(b, x, (0,) * len(split), steps, extents, node.name,
-                node.outputs if len(split) == len(shape) else None)
+    y = add_box(
+        b,
+        x,
+        (0,) * len(split),
+        steps,
+        extents,
+        node.name,
+        node.outputs if len(split) == len(shape) else None,
+    )
     if len(split) > len(shape):
         b.add("Reshape", [y], {"shape": out}, f"{node.name}/joined", node.outputs)
 
 
 OPS = (
-    OpDef("SliceDims", _box_infer, _box_reference, "slice", box_dims,
-          attrs={"starts": REQUIRED, "steps": REQUIRED, "extents": REQUIRED},
-          dim_attrs=("starts", "steps", "extents"),
-          cases=(Case(((1, 6, 5, 4),), {"starts": (0, 2, 1, 0), "steps": (1, 1, 2, 1),
-                                        "extents": (1, 3, 2, 4)}),
-                 Case(((3, 7),), {"starts": (0, 6), "steps": (1, -2), "extents": (3, 4)}),
-                 Case(((2, 1, 1, 3),), {"starts": (0,) * 4, "steps": (1, 0, 0, 1),
-                                        "extents": (2, 4, 5, 3)}),
-                 Case(((2, 3, 4, 5),), {"starts": (1, 0, 3, 4), "steps": (-1, 1, -1, -1),
-                                        "extents": (2, 3, 4, 5)}))),
-    OpDef("Slice", _slice_infer, expand=_slice_expand, normalise=_slice_normalise,
-          attrs={"starts": REQUIRED, "ends": REQUIRED, "axes": None, "steps": None},
-          const_inputs={1: "starts", 2: "ends", 3: "axes", 4: "steps"},
-          cases=(Case(((1, 6, 5, 4),), {"starts": (1, 0), "ends": (4, -1), "axes": (1, 2)}),
-                 Case(((20, 10, 5),), {"starts": (0, 0), "ends": (3, 1000)}),
-                 Case(((20, 10),), {"starts": (-1, 1), "ends": (-1000, 9), "axes": (0, -1),
-                                    "steps": (-3, 2)}),
-                 Case(((2, 3),), {"starts": (0,), "ends": (2,)}))),
-    OpDef("Split", _split_infer, expand=_split_expand, const_inputs={1: "split"},
-          attrs={"axis": 0, "split": None, "num_outputs": None},
-          cases=(Case(((2, 6, 3, 3),), {"axis": 1, "split": (1, 3, 2)}),
-                 Case(((7, 2),), {"num_outputs": 3}), Case(((4, 6),), {"axis": -1}))),
-    OpDef("Expand", _expand_infer, expand=_expand_expand, attrs={"shape": REQUIRED},
-          const_inputs={1: "shape"},
-          cases=(Case(((3, 1),), {"shape": (2, 1, 6)}),
-                 Case(((1, 5, 1, 1),), {"shape": (1, 5, 4, 3)}),
-                 Case(((3, 4),), {"shape": (1,)}), Case(((),), {"shape": (2, 3)}))),
-    OpDef("Tile", _tile_infer, expand=_tile_expand, attrs={"repeats": REQUIRED},
-          const_inputs={1: "repeats"},
-          cases=(Case(((2, 3, 4),), {"repeats": (2, 1, 3)}), Case(((1, 5),), {"repeats": (4, 1)}),
-                 Case(((2, 3),), {"repeats": (1, 1)}))),
+    OpDef(
+        "SliceDims",
+        _box_infer,
+        _box_reference,
+        "slice",
+        box_dims,
+        attrs={"starts": REQUIRED, "steps": REQUIRED, "extents": REQUIRED},
+        dim_attrs=("starts", "steps", "extents"),
+        cases=(
+            Case(
+                ((1, 6, 5, 4),),
+                {"starts": (0, 2, 1, 0), "steps": (1, 1, 2, 1), "extents": (1, 3, 2, 4)},
+            ),
+            Case(((3, 7),), {"starts": (0, 6), "steps": (1, -2), "extents": (3, 4)}),
+            Case(
+                ((2, 1, 1, 3),),
+                {"starts": (0,) * 4, "steps": (1, 0, 0, 1), "extents": (2, 4, 5, 3)},
+            ),
+            Case(
+                ((2, 3, 4, 5),),
+                {"starts": (1, 0, 3, 4), "steps": (-1, 1, -1, -1), "extents": (2, 3, 4, 5)},
+            ),
+        ),
+    ),
+    OpDef(
+        "Slice",
+        _slice_infer,
+        expand=_slice_expand,
+        normalise=_slice_normalise,
+        attrs={"starts": REQUIRED, "ends": REQUIRED, "axes": None, "steps": None},
+        const_inputs={1: "starts", 2: "ends", 3: "axes", 4: "steps"},
+        cases=(
+            Case(((1, 6, 5, 4),), {"starts": (1, 0), "ends": (4, -1), "axes": (1, 2)}),
+            Case(((20, 10, 5),), {"starts": (0, 0), "ends": (3, 1000)}),
+            Case(
+                ((20, 10),),
+                {"starts": (-1, 1), "ends": (-1000, 9), "axes": (0, -1), "steps": (-3, 2)},
+            ),
+            Case(((2, 3),), {"starts": (0,), "ends": (2,)}),
+        ),
+    ),
+    OpDef(
+        "Split",
+        _split_infer,
+        expand=_split_expand,
+        const_inputs={1: "split"},
+        attrs={"axis": 0, "split": None, "num_outputs": None},
+        cases=(
+            Case(((2, 6, 3, 3),), {"axis": 1, "split": (1, 3, 2)}),
+            Case(((7, 2),), {"num_outputs": 3}),
+            Case(((4, 6),), {"axis": -1}),
+        ),
+    ),
+    OpDef(
+        "Expand",
+        _expand_infer,
+        expand=_expand_expand,
+        attrs={"shape": REQUIRED},
+        const_inputs={1: "shape"},
+        cases=(
+            Case(((3, 1),), {"shape": (2, 1, 6)}),
+            Case(((1, 5, 1, 1),), {"shape": (1, 5, 4, 3)}),
+            Case(((3, 4),), {"shape": (1,)}),
+            Case(((),), {"shape": (2, 3)}),
+        ),
+    ),
+    OpDef(
+        "Tile",
+        _tile_infer,
+        expand=_tile_expand,
+        attrs={"repeats": REQUIRED},
+        const_inputs={1: "repeats"},
+        cases=(
+            Case(((2, 3, 4),), {"repeats": (2, 1, 3)}),
+            Case(((1, 5),), {"repeats": (4, 1)}),
+            Case(((2, 3),), {"repeats": (1, 1)}),
+        ),
+    ),
 )

@@ -27,6 +27,7 @@ def _expand(log: int):
         x = b.add("Reshape", node.inputs, {"shape": (rows, -1)}, f"{node.name}/rows")[0]
         y = b.add("SoftmaxAxis", [x], {**how, "axis": 1}, node.name)[0]
         b.add("Reshape", [y], {"shape": shape}, f"{node.name}/shape", node.outputs)
+
     return expand
 
 
@@ -42,19 +43,51 @@ def _dims(at: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, A
     return dict(around(ins[0] or (1,), at["axis"]), log=at["log"])
 
 
-_CASES = (Case(((1, 10),)), Case(((3, 33),), {"axis": -1}), Case(((2, 5, 3, 4),), {"axis": 1}),
-          Case(((2, 3, 7),)))
+_CASES = (
+    Case(((1, 10),)),
+    Case(((3, 33),), {"axis": -1}),
+    Case(((2, 5, 3, 4),), {"axis": 1}),
+    Case(((2, 3, 7),)),
+)
 _AXIS_CASES = tuple(
     Case(c.inputs, {"axis": c.attrs.get("axis", len(c.inputs[0]) - 1) % len(c.inputs[0]), "log": n})
-    for n in (0, 1) for c in _CASES)
+    for n in (0, 1)
+    for c in _CASES
+)
 
 OPS = (
-    OpDef("Softmax", same_as_first, expand=_expand(0), attrs={"axis": None}, normalise=_normalise,
-          cases=_CASES),
-    OpDef("LogSoftmax", same_as_first, expand=_expand(1), attrs={"axis": None},
-          normalise=_normalise, cases=_CASES),
-    OpDef("SoftmaxAxis", same_as_first, _reference, "softmax", _dims, attrs={"axis": -1, "log": 0},
-          axis_attrs=("axis",),
-          cases=(*_AXIS_CASES, *(Case(((2, n, i),), {"axis": 1, "log": log}) for log in (0, 1)
-                                 for n in (1, 3, 4, 9) for i in (1, 3, 5)))),
+    OpDef(
+        "Softmax",
+        same_as_first,
+        expand=_expand(0),
+        attrs={"axis": None},
+        normalise=_normalise,
+        cases=_CASES,
+    ),
+    OpDef(
+        "LogSoftmax",
+        same_as_first,
+        expand=_expand(1),
+        attrs={"axis": None},
+        normalise=_normalise,
+        cases=_CASES,
+    ),
+    OpDef(
+        "SoftmaxAxis",
+        same_as_first,
+        _reference,
+        "softmax",
+        _dims,
+        attrs={"axis": -1, "log": 0},
+        axis_attrs=("axis",),
+        cases=(
+            *_AXIS_CASES,
+            *(
+                Case(((2, n, i),), {"axis": 1, "log": log})
+                for log in (0, 1)
+                for n in (1, 3, 4, 9)
+                for i in (1, 3, 5)
+            ),
+        ),
+    ),
 )

@@ -1,4 +1,5 @@
-"""What a runner is: it takes a program and files to a board, runs it there, and brings files and one JSON line back."""
+"""What a runner is: it takes a program and files to a board, runs it there, and brings files and
+one JSON line back."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,8 @@ from codegen.board import Board
 
 @dataclass(frozen=True)
 class Job:
-    """`program` with `args`; a file argument is a plain name. `inputs` are put beside it, `outputs` fetched after."""
+    """`program` with `args`; a file argument is a plain name. `inputs` are put beside it,
+    `outputs` fetched after."""
 
     program: Path
     args: tuple[str, ...] = ()
@@ -22,7 +24,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came back: the program's JSON line and files, or `error`. `seconds` is wall time, for progress only."""
+    """What came back: the program's JSON line and files, or `error`. `seconds` is wall time, for
+    progress only."""
 
     report: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, bytes] = field(default_factory=dict)
@@ -36,7 +39,8 @@ class Runner(Protocol):
     name: str
 
     def run(self, job: Job, board: Board) -> Outcome:
-        """Never raises for what the program does: a crash, a hang or garbage is an Outcome with an error."""
+        """Never raises for what the program does: a crash, a hang or garbage is an Outcome with
+        an error."""
         ...
 
 
@@ -52,8 +56,14 @@ def parse_report(stdout: str) -> Mapping[str, Any] | None:
     return None
 
 
-def finish(code: int, stdout: str, stderr: str, outputs: Mapping[str, bytes], wanted: Sequence[str],
-           seconds: float) -> Outcome:
+def finish(
+    code: int,
+    stdout: str,
+    stderr: str,
+    outputs: Mapping[str, bytes],
+    wanted: Sequence[str],
+    seconds: float,
+) -> Outcome:
     """Judge a finished process: exit code, JSON line, files."""
     report = parse_report(stdout)
     said = (report or {}).get("error") or stderr.strip()[-2000:] or stdout.strip()[-500:]

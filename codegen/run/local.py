@@ -18,17 +18,32 @@ def run_process(prefix: Sequence[str], job: Job) -> Outcome:
             (Path(folder) / name).write_bytes(data)
         start = time.monotonic()
         try:
-            done = subprocess.run([*prefix, str(job.program.resolve()), *job.args], cwd=folder, capture_output=True,
-                                  timeout=job.timeout_s, stdin=subprocess.DEVNULL,
-                                  env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C"})
+            done = subprocess.run(
+                [*prefix, str(job.program.resolve()), *job.args],
+                cwd=folder,
+                capture_output=True,
+                timeout=job.timeout_s,
+                stdin=subprocess.DEVNULL,
+                env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C"},
+            )
         except subprocess.TimeoutExpired:
-            return Outcome(error=f"the program did not end within {job.timeout_s:g} s", seconds=job.timeout_s)
+            return Outcome(
+                error=f"the program did not end within {job.timeout_s:g} s", seconds=job.timeout_s
+            )
         except OSError as e:
             return Outcome(error=f"the program cannot be started: {e}")
         seconds = time.monotonic() - start
-        files = {n: (Path(folder) / n).read_bytes() for n in job.outputs if (Path(folder) / n).is_file()}
-    return finish(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"), files,
-                  job.outputs, seconds)
+        files = {
+            n: (Path(folder) / n).read_bytes() for n in job.outputs if (Path(folder) / n).is_file()
+        }
+    return finish(
+        done.returncode,
+        done.stdout.decode(errors="replace"),
+        done.stderr.decode(errors="replace"),
+        files,
+        job.outputs,
+        seconds,
+    )
 
 
 class LocalRunner:

@@ -1,4 +1,5 @@
-"""qemu user mode: correctness of the board's own code on any machine; it knows nothing of cycles."""
+"""qemu user mode: correctness of the board's own code on any machine; it knows nothing of
+cycles."""
 
 from codegen.board import Board
 from codegen.run.base import Job, Outcome

@@ -17,5 +17,16 @@ def boards(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(b) for b in known], indent=1))
         return
-    print_rows([{"board": b.name, "core": b.core, "clock": f"{b.clock_hz / 1e9:.2f} GHz" if b.clock_hz else "",
-                 "isa": " ".join(b.isa), "runners": " ".join(b.runners), "what it is": b.title} for b in known])
+    print_rows(
+        [
+            {
+                "board": b.name,
+                "core": b.core,
+                "clock": f"{b.clock_hz / 1e9:.2f} GHz" if b.clock_hz else "",
+                "isa": " ".join(b.isa),
+                "runners": " ".join(b.runners),
+                "what it is": b.title,
+            }
+            for b in known
+        ]
+    )

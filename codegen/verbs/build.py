@@ -20,31 +20,78 @@ from codegen.report import make_report, print_report
 from codegen.resources import presets_file
 from codegen.run import Runner, pick_runner
 from codegen.toolchain import Toolchain, find_toolchain
-from codegen.verbs.options import BOARD, JSON, MODEL, RUNNER, SHAPE, console, parse_shapes, verbosity
+from codegen.verbs.options import (
+    BOARD,
+    JSON,
+    MODEL,
+    RUNNER,
+    SHAPE,
+    console,
+    parse_shapes,
+    verbosity,
+)
 from codegen.verify import Case, CaseResult, Interface, check_case, load_cases
 
 
 @click.command()
 @MODEL
 @BOARD
-@click.option("--out", type=click.Path(path_type=Path), help="Output folder. Default: build/<model>-<board>.")
-@click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="Use this plan.json instead of making one.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Output folder. Default: build/<model>-<board>."
+)
+@click.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(path_type=Path),
+    help="Use this plan.json instead of making one.",
+)
 @SHAPE
-@click.option("--name", default="", help="Prefix of files and C symbols. Default: the model's file name.")
+@click.option(
+    "--name", default="", help="Prefix of files and C symbols. Default: the model's file name."
+)
 @RUNNER
-@click.option("--inputs", type=click.Path(path_type=Path),
-              help="Verify on these inputs too: .npy, .npz or an ONNX test-data folder.")
-@click.option("--seeds", default=2, show_default=True, type=click.IntRange(0), help="Number of random inputs to verify on.")
-@click.option("--timeout", default=600.0, show_default=True, help="Seconds one verification run may take.")
-@click.option("--verify/--no-verify", default=True, help="Run the binary and compare it with onnxruntime.")
+@click.option(
+    "--inputs",
+    type=click.Path(path_type=Path),
+    help="Verify on these inputs too: .npy, .npz or an ONNX test-data folder.",
+)
+@click.option(
+    "--seeds",
+    default=2,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Number of random inputs to verify on.",
+)
+@click.option(
+    "--timeout", default=600.0, show_default=True, help="Seconds one verification run may take."
+)
+@click.option(
+    "--verify/--no-verify", default=True, help="Run the binary and compare it with onnxruntime."
+)
 @JSON
 @verbosity
-def build(model: Path, board: str, out: Path | None, plan_file: Path | None, shapes: tuple[str, ...], name: str,
-          runner: str, inputs: Path | None, seeds: int, timeout: float, verify: bool, as_json: bool, quiet: bool, verbose: bool) -> int:
-    """Compile MODEL (an ONNX file) into a C library for a board, run it and compare it with onnxruntime.
+def build(
+    model: Path,
+    board: str,
+    out: Path | None,
+    plan_file: Path | None,
+    shapes: tuple[str, ...],
+    name: str,
+    runner: str,
+    inputs: Path | None,
+    seeds: int,
+    timeout: float,
+    verify: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Compile MODEL (an ONNX file) into a C library for a board, run it and compare it with
+    onnxruntime.
 
-    The output folder gets include/, src/, tools/, CMakeLists.txt, the compiled build/, plan.json, report.json and
-    memory.svg. Exit code 0 only if everything held; 1 if compiling, running or comparing failed; 2 for bad input.
+    The output folder gets include/, src/, tools/, CMakeLists.txt, the compiled build/,
+    plan.json, report.json and memory.svg. Exit code 0 only if everything held; 1 if compiling,
+    running or comparing failed; 2 for bad input.
     """
     pinned, target = parse_shapes(shapes), load_board(board)
     chosen = pick_runner(target, runner) if verify else None
@@ -65,10 +112,18 @@ def build(model: Path, board: str, out: Path | None, plan_file: Path | None, sha
             return 1
         progress.update(task, description="verifying")
         results = _verify(generated, binary, model, pinned, target, chosen, cases, timeout)
-        report = _report(generated, binary, target, toolchain, model, pinned, results, chosen, verify)
+        report = _report(
+            generated, binary, target, toolchain, model, pinned, results, chosen, verify
+        )
         (stage / "report.json").write_text(json.dumps(report, indent=1) + "\n")
-        (stage / "memory.svg").write_text(svg(generated.schedule.buffers, len(report["layers"]), report["arena_bytes"],
-                                              report["arena_lower_bound_bytes"]))
+        (stage / "memory.svg").write_text(
+            svg(
+                generated.schedule.buffers,
+                len(report["layers"]),
+                report["arena_bytes"],
+                report["arena_lower_bound_bytes"],
+            )
+        )
     if as_json:
         click.echo(json.dumps(report, indent=1))
     else:
@@ -88,8 +143,12 @@ def _held(report: dict[str, Any], verify: bool) -> bool:
 def _check_folder(out: Path) -> None:
     """Only an empty folder, or one that a build made, may be replaced."""
     if out.is_dir() and any(out.iterdir()) and not (out / "report.json").is_file():
-        raise CodegenError("--out", f"{out} has files that no build made", "a new or empty folder, or an earlier build",
-                           "name another folder")
+        raise CodegenError(
+            "--out",
+            f"{out} has files that no build made",
+            "a new or empty folder, or an earlier build",
+            "name another folder",
+        )
     if out.exists() and not out.is_dir():
         raise CodegenError("--out", f"{out} is not a folder", "a folder", "name another one")
 
@@ -105,8 +164,12 @@ class _stage:
             self.out.parent.mkdir(parents=True, exist_ok=True)
             self.folder = Path(tempfile.mkdtemp(prefix=f".{self.out.name}-", dir=self.out.parent))
         except OSError as e:
-            raise CodegenError("--out", f"cannot write to {self.out.parent} ({e.strerror})", "a writable folder",
-                               "name another one") from None
+            raise CodegenError(
+                "--out",
+                f"cannot write to {self.out.parent} ({e.strerror})",
+                "a writable folder",
+                "name another one",
+            ) from None
         self.folder.chmod(0o755)
         return self.folder
 
@@ -120,29 +183,77 @@ class _stage:
 
 
 def _progress(quiet: bool) -> Progress:
-    return Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True,
-                    console=console(False), disable=quiet)
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        transient=True,
+        console=console(False),
+        disable=quiet,
+    )
 
 
 def _cases(generated: Generated, inputs: Path | None, seeds: int) -> list[Case]:
     graph = generated.graph
     cases = [Case(f"random {s}", random_inputs(graph, s)) for s in range(seeds)]
     if inputs:
-        cases += load_cases(inputs, [graph.tensors[t] for t in graph.inputs], [graph.tensors[t] for t in graph.outputs])
+        cases += load_cases(
+            inputs,
+            [graph.tensors[t] for t in graph.inputs],
+            [graph.tensors[t] for t in graph.outputs],
+        )
     return cases
 
 
-def _verify(generated: Generated, binary: Binary, model: Path, shapes: Shapes, board: Board, runner: Runner | None,
-            cases: list[Case], timeout: float) -> list[CaseResult]:
+def _verify(
+    generated: Generated,
+    binary: Binary,
+    model: Path,
+    shapes: Shapes,
+    board: Board,
+    runner: Runner | None,
+    cases: list[Case],
+    timeout: float,
+) -> list[CaseResult]:
     if runner is None or not cases:
         return []
     interface = Interface.of(generated.sources, generated.schedule)
     reference = Reference(model, shapes)
-    return [check_case(interface, binary.verify, runner, board, reference, c, timeout) for c in cases]
+    return [
+        check_case(interface, binary.verify, runner, board, reference, c, timeout) for c in cases
+    ]
 
 
-def _report(generated: Generated, binary: Binary, board: Board, toolchain: Toolchain, model: Path, shapes: Shapes,
-            results: list[CaseResult], runner: Runner | None, verify: bool) -> dict[str, Any]:
-    why = "" if results else "it was not asked for" if not verify else (
-        "no input was given (--seeds 0)" if runner else "no runner for this board works here; see `codegen doctor`")
-    return make_report(generated, binary, board, toolchain, model.name, shapes, results, runner.name if runner else "", why)
+def _report(
+    generated: Generated,
+    binary: Binary,
+    board: Board,
+    toolchain: Toolchain,
+    model: Path,
+    shapes: Shapes,
+    results: list[CaseResult],
+    runner: Runner | None,
+    verify: bool,
+) -> dict[str, Any]:
+    why = (
+        ""
+        if results
+        else "it was not asked for"
+        if not verify
+        else (
+            "no input was given (--seeds 0)"
+            if runner
+            else "no runner for this board works here; see `codegen doctor`"
+        )
+    )
+    return make_report(
+        generated,
+        binary,
+        board,
+        toolchain,
+        model.name,
+        shapes,
+        results,
+        runner.name if runner else "",
+        why,
+    )

@@ -14,8 +14,13 @@ from codegen.run import pick_runner
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-@click.option("--board", "only", metavar="BOARD", default="",
-              help="Try this board alone; the exit status is then about it.")
+@click.option(
+    "--board",
+    "only",
+    metavar="BOARD",
+    default="",
+    help="Try this board alone; the exit status is then about it.",
+)
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool, only: str) -> None:
     """Say what works here, what is missing and how to install it.
@@ -61,8 +66,9 @@ def _tool_table(tools: tuple[Check, ...]) -> Table:
 
 
 def _board_table(boards: tuple[BoardCheck, ...]) -> Table:
-    table = Table("board", "", "runner", "compiler", "problem", title="Boards",
-                  title_justify="left")
+    table = Table(
+        "board", "", "runner", "compiler", "problem", title="Boards", title_justify="left"
+    )
     for b in boards:
         table.add_row(b.name, _mark(b.ok), b.runner, b.compiler, b.problem)
     return table

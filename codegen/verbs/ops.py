@@ -16,10 +16,15 @@ from codegen.verbs.options import JSON, print_rows
 @click.argument("name", default="")
 @JSON
 def ops(name: str, as_json: bool) -> None:
-    """List the ONNX operators that are supported, or (with NAME) every kernel row that computes one of them."""
+    """List the ONNX operators that are supported, or (with NAME) every kernel row that computes
+    one of them."""
     if name and name not in OPS:
-        raise CodegenError("codegen ops", f"no operator {name!r}", f"{len(OPS)} are known",
-                           "run `codegen ops` for the list")
+        raise CodegenError(
+            "codegen ops",
+            f"no operator {name!r}",
+            f"{len(OPS)} are known",
+            "run `codegen ops` for the list",
+        )
     rows = _kernels(name) if name else _operators()
     if as_json:
         click.echo(json.dumps(rows, indent=1))
@@ -33,17 +38,38 @@ def _operators() -> list[dict[str, Any]]:
     out = []
     for op in sorted(OPS.values(), key=lambda o: o.name):
         if op.name in standard:
-            how = "rewritten" if op.expand else "folded" if op.fold else "a view" if op.view else (
-                f"{len(family_rows(op.family))} kernels")
+            how = (
+                "rewritten"
+                if op.expand
+                else "folded"
+                if op.fold
+                else "a view"
+                if op.view
+                else (f"{len(family_rows(op.family))} kernels")
+            )
             out.append({"operator": op.name, "computed by": how, "attributes": ", ".join(op.attrs)})
     return out
 
 
 def _kernels(name: str) -> list[dict[str, Any]]:
-    return [{"kernel": r.name, "layout": r.layout, "types": "/".join(r.dtype), "isa": r.isa, "needs": _needs(r)}
-            for r in family_rows(OPS[name].family)] if OPS[name].family else []
+    return (
+        [
+            {
+                "kernel": r.name,
+                "layout": r.layout,
+                "types": "/".join(r.dtype),
+                "isa": r.isa,
+                "needs": _needs(r),
+            }
+            for r in family_rows(OPS[name].family)
+        ]
+        if OPS[name].family
+        else []
+    )
 
 
 def _needs(row: Kernel) -> str:
-    parts = [f"{k} = {'/'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in row.when.items()]
+    parts = [
+        f"{k} = {'/'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in row.when.items()
+    ]
     return ", ".join(parts + [f"{k} a multiple of {v}" for k, v in row.multiple_of.items()])

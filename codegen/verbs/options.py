@@ -18,10 +18,16 @@ def parse_shapes(values: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     for value in values:
         name, equals, dims = value.rpartition("=")
         if not equals or not name or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", dims):
-            raise CodegenError("--shape", f"{value!r}", "NAME=DxDxD with positive dimensions",
-                               "write e.g. --shape input=1x3x224x224")
+            raise CodegenError(
+                "--shape",
+                f"{value!r}",
+                "NAME=DxDxD with positive dimensions",
+                "write e.g. --shape input=1x3x224x224",
+            )
         if name in out:
-            raise CodegenError("--shape", f"{name!r} is given twice", "once per input", "remove one")
+            raise CodegenError(
+                "--shape", f"{name!r} is given twice", "once per input", "remove one"
+            )
         out[name] = tuple(int(d) for d in dims.split("x"))
     return out
 
@@ -31,12 +37,25 @@ def _path(**kw: Any) -> click.Path:
 
 
 MODEL = click.argument("model", type=_path())
-BOARD = click.option("--board", required=True, help="Board name (see `codegen boards`) or a board TOML file.")
-SHAPE = click.option("--shape", "shapes", multiple=True, metavar="NAME=DxDxD",
-                     help="Fix the shape of an input; needed where the model leaves dimensions open. Repeatable.")
-RUNNER = click.option("--runner", default="", help="How to run the binary: local or qemu. Default: the first of the "
-                      "board's runners that works here.")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout, nothing else.")
+BOARD = click.option(
+    "--board", required=True, help="Board name (see `codegen boards`) or a board TOML file."
+)
+SHAPE = click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="NAME=DxDxD",
+    help="Fix the shape of an input; needed where the model leaves dimensions open. Repeatable.",
+)
+RUNNER = click.option(
+    "--runner",
+    default="",
+    help="How to run the binary: local or qemu. Default: the first of the "
+    "board's runners that works here.",
+)
+JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print the report as JSON on stdout, nothing else."
+)
 
 
 def verbosity(command: Callable) -> Callable:

@@ -20,32 +20,66 @@ from codegen.verify import Case, CaseResult, Interface, check_case, load_cases
 @click.command()
 @MODEL
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--board", default="", help="Board the folder was built for, if it is a TOML file of your own.")
+@click.option(
+    "--board", default="", help="Board the folder was built for, if it is a TOML file of your own."
+)
 @RUNNER
-@click.option("--inputs", type=click.Path(path_type=Path), help=".npy, .npz or an ONNX test-data folder.")
-@click.option("--seeds", default=None, type=click.IntRange(0), help="Number of random inputs. Default: 2, or 0 with --inputs.")
-@click.option("--layers", is_flag=True, help="Compare after every layer and name the first that diverges.")
+@click.option(
+    "--inputs", type=click.Path(path_type=Path), help=".npy, .npz or an ONNX test-data folder."
+)
+@click.option(
+    "--seeds",
+    default=None,
+    type=click.IntRange(0),
+    help="Number of random inputs. Default: 2, or 0 with --inputs.",
+)
+@click.option(
+    "--layers", is_flag=True, help="Compare after every layer and name the first that diverges."
+)
 @click.option("--timeout", default=600.0, show_default=True, help="Seconds one run may take.")
 @JSON
 @verbosity
-def verify(model: Path, folder: Path, board: str, runner: str, inputs: Path | None, seeds: int | None, layers: bool,
-           timeout: float, as_json: bool, quiet: bool, verbose: bool) -> int:
-    """Run the library that `codegen build` left in FOLDER and compare it with onnxruntime on MODEL.
+def verify(
+    model: Path,
+    folder: Path,
+    board: str,
+    runner: str,
+    inputs: Path | None,
+    seeds: int | None,
+    layers: bool,
+    timeout: float,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Run the library that `codegen build` left in FOLDER and compare it with onnxruntime on
+    MODEL.
 
-    Errors are max |y - ref|, the same relative to max |ref|, the largest distance in float32 steps (ULP) and the
-    cosine. Pass: relative error of at most 1e-4 for float32. Exit code 1 if a case fails.
+    Errors are max |y - ref|, the same relative to max |ref|, the largest distance in float32
+    steps (ULP) and the cosine. Pass: relative error of at most 1e-4 for float32. Exit code 1 if
+    a case fails.
     """
     report = _read_report(folder)
     target = load_board(board or report["board"])
     if model.is_file() and model_hash(model, report["shapes"]) != report["model_sha256"]:
-        raise CodegenError(str(folder), f"was built from another model than {model.name}",
-                           f"model {report['model_sha256'][:12]}…", "name that model, or build again")
+        raise CodegenError(
+            str(folder),
+            f"was built from another model than {model.name}",
+            f"model {report['model_sha256'][:12]}…",
+            "name that model, or build again",
+        )
     chosen = pick_runner(target, runner)
     if chosen is None:
-        raise CodegenError("--runner", f"no runner for board {target.name} works here",
-                           f"its runners: {', '.join(target.runners)}", "see `codegen doctor`")
+        raise CodegenError(
+            "--runner",
+            f"no runner for board {target.name} works here",
+            f"its runners: {', '.join(target.runners)}",
+            "see `codegen doctor`",
+        )
     interface = Interface.from_dict(report["interface"])
-    reference = Reference(model, report["shapes"], [t.tensor.name for t in interface.traces] if layers else ())
+    reference = Reference(
+        model, report["shapes"], [t.tensor.name for t in interface.traces] if layers else ()
+    )
     cases = _cases(interface, inputs, (0 if inputs else 2) if seeds is None else seeds)
     program = folder / "build" / "verify"
     results = [check_case(interface, program, chosen, target, reference, c, timeout) for c in cases]
@@ -61,9 +95,13 @@ def _read_report(folder: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise CodegenError(str(folder), "no report.json", "a folder that `codegen build` made", "build first") from None
+        raise CodegenError(
+            str(folder), "no report.json", "a folder that `codegen build` made", "build first"
+        ) from None
     except json.JSONDecodeError as e:
-        raise CodegenError(str(path), f"not JSON ({e})", "the report of a build", "build again") from None
+        raise CodegenError(
+            str(path), f"not JSON ({e})", "the report of a build", "build again"
+        ) from None
 
 
 def _cases(interface: Interface, inputs: Path | None, seeds: int) -> list[Case]:
@@ -73,19 +111,36 @@ def _cases(interface: Interface, inputs: Path | None, seeds: int) -> list[Case]:
     if inputs:
         cases += load_cases(inputs, interface.inputs, interface.outputs)
     if not cases:
-        raise CodegenError("--seeds", "0 and no --inputs", "at least one input", "give --inputs or --seeds")
+        raise CodegenError(
+            "--seeds", "0 and no --inputs", "at least one input", "give --inputs or --seeds"
+        )
     return cases
 
 
 def _plain(r: CaseResult) -> dict[str, Any]:
-    return {"case": r.name, "passed": r.passed, "error": r.error,
-            "outputs": {k: d.as_dict() for k, d in r.outputs.items()}, "first_divergence": r.first_divergence,
-            "layers": [{"layer": x.layer, "tensor": x.tensor, "passed": x.passed, "reason": x.reason,
-                        **(x.difference.as_dict() if x.difference else {})} for x in r.layers]}
+    return {
+        "case": r.name,
+        "passed": r.passed,
+        "error": r.error,
+        "outputs": {k: d.as_dict() for k, d in r.outputs.items()},
+        "first_divergence": r.first_divergence,
+        "layers": [
+            {
+                "layer": x.layer,
+                "tensor": x.tensor,
+                "passed": x.passed,
+                "reason": x.reason,
+                **(x.difference.as_dict() if x.difference else {}),
+            }
+            for x in r.layers
+        ],
+    }
 
 
 def _show(results: list[CaseResult], show: Any, layers: bool) -> None:
-    table = Table("case", "tensor", "max abs", "max rel", "ULP", "cosine", "", box=None, pad_edge=False)
+    table = Table(
+        "case", "tensor", "max abs", "max rel", "ULP", "cosine", "", box=None, pad_edge=False
+    )
     for r in results:
         if r.error:
             table.add_row(r.name, "", "", "", "", "", f"failed: {r.error}")
@@ -103,4 +158,12 @@ def _show(results: list[CaseResult], show: Any, layers: bool) -> None:
 
 
 def _row(table: Table, case: str, tensor: str, d: Any, verdict: str) -> None:
-    table.add_row(case, tensor, f"{d.max_abs:.2e}", f"{d.max_rel:.2e}", str(d.max_ulp), f"{d.cosine:.9f}", verdict)
+    table.add_row(
+        case,
+        tensor,
+        f"{d.max_abs:.2e}",
+        f"{d.max_rel:.2e}",
+        str(d.max_ulp),
+        f"{d.cosine:.9f}",
+        verdict,
+    )
