@@ -125,7 +125,7 @@ class _Emitter:
             weights=[self.weight(w) for w in self.program.weights], prototypes=self.prototypes, board=self.board,
             plan=self.plan, plan_sha256=self.plan.sha256, model_name=self.model_name, blob=blob,
             arena_bytes=max(self.schedule.arena_bytes, 64), members=self.members(), neon=bool(self.neon),
-            traces=self.traces(calls), stack_note=_STACK_NOTE, kernel_files=sorted(self.bodies),
+            idle=self.idle(calls, inputs), traces=self.traces(calls), stack_note=_STACK_NOTE, kernel_files=sorted(self.bodies),
         )
         return self.files(scope, calls, inputs, outputs, blob)
 
@@ -159,6 +159,11 @@ class _Emitter:
         put(f"cmake/{n}Config.cmake.in", "Config.cmake.in.j2")
         put(f"cmake/{n}.pc.in", "pc.in.j2")
         return Sources(n, files, calls, inputs, outputs, tuple(library), tuple(k for c in calls for k in c.step.outputs))
+
+    def idle(self, calls: tuple[Call, ...], inputs: tuple[Port, ...]) -> list[str]:
+        """Parameters of `run_in` that no call reads: a network may ignore an input or need no arena."""
+        words = {w for c in calls for a in c.args for w in re.split(r"\W+", a)}
+        return [n for n in ("arena", *(p.c_name for p in inputs)) if n not in words]
 
     def port(self, key: str) -> Port:
         t = self.program.values[key].tensor

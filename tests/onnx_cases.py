@@ -72,9 +72,7 @@ def _build(op: OpDef, case: Case, opset: int, name: str) -> OneNode | None:
         arrays += [None] * (places[key] + 1 - len(arrays))
         arrays[places[key]] = _parameter(
             attrs.pop(key),
-            types[schema.inputs[places[key]].type_str]
-            if schema.inputs[places[key]].type_str in types
-            else (),
+            types.get(schema.inputs[places[key]].type_str, ()),
         )
         constants.add(places[key])
     if op.name == "Resize" and opset == 11:  # the one version in which roi and scales are required

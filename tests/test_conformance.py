@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from codegen.errors import CodegenError
+from codegen.graph import Graph
 from codegen.interpret import interpret
 from codegen.onnx_import import MIN_OPSET, model_inputs, opset_of, translate
 from codegen.ops import OPS
@@ -35,11 +36,17 @@ class Outcome:
 
 
 @lru_cache(maxsize=1)
-def outcomes() -> tuple[Outcome, ...]:
+def cases() -> list[Any]:
     from onnx.backend.test.case.node import collect_testcases
 
     with np.errstate(all="ignore"):
-        return tuple(_guarded(case) for case in collect_testcases(None))
+        return collect_testcases(None)
+
+
+@lru_cache(maxsize=1)
+def outcomes() -> tuple[Outcome, ...]:
+    with np.errstate(all="ignore"):
+        return tuple(_guarded(case) for case in cases())
 
 
 def _guarded(case: Any) -> Outcome:
@@ -51,18 +58,26 @@ def _guarded(case: Any) -> Outcome:
 
 
 def _outcome(case: Any) -> Outcome:
-    """Parameters read at run time become initialisers only where they stop the import."""
-    model, (inputs, outputs) = case.model, case.data_sets[0]
     try:
-        return _run(case, model, inputs, outputs, False)
-    except CodegenError as first:
-        pinned = _pin_parameters(model, inputs)
-        if pinned is None:
-            return Outcome(case.name, refused=_reason(first))
-    try:
-        return _run(case, pinned[0], pinned[1], outputs, True)
+        graph, arrays, pinned = import_case(case)
     except CodegenError as e:
-        return Outcome(case.name, refused=_reason(e), pinned=True)
+        return Outcome(case.name, refused=_reason(e))
+    got = interpret(graph, arrays)
+    wrong = difference_of(case, [got[t] for t in graph.outputs])
+    return Outcome(case.name, wrong=wrong, pinned=pinned)
+
+
+def import_case(case: Any) -> tuple[Graph, dict[str, np.ndarray], bool]:
+    """Graph, inputs, and whether parameters read at run time had to become initialisers (only
+    where they stop the import). CodegenError where the case is not supported."""
+    inputs = case.data_sets[0][0]
+    try:
+        return *_import(case, case.model, inputs), False
+    except CodegenError:
+        pinned = _pin_parameters(case.model, inputs)
+        if pinned is None:
+            raise
+    return *_import(case, *pinned), True
 
 
 def _reason(error: CodegenError) -> str:
@@ -70,16 +85,13 @@ def _reason(error: CodegenError) -> str:
     return (text[1] if len(text) > 1 else text[0]).strip()
 
 
-def _run(case: Any, model: onnx.ModelProto, inputs: list, outputs: list, pinned: bool) -> Outcome:
+def _import(
+    case: Any, model: onnx.ModelProto, inputs: list
+) -> tuple[Graph, dict[str, np.ndarray]]:
     if opset_of(model) < MIN_OPSET:
         raise CodegenError(case.name, f"opset {opset_of(model)}", f"{MIN_OPSET} or newer", "")
     arrays = {i.name: _array(a) for i, a in zip(model_inputs(model), inputs, strict=True)}
-    model = _sized(model, arrays)
-    graph = translate(model, Path("case.onnx"), "case")
-    got = interpret(graph, arrays)
-    return Outcome(
-        case.name, wrong=_difference(case, [got[t] for t in graph.outputs], outputs), pinned=pinned
-    )
+    return translate(_sized(model, arrays), Path("case.onnx"), "case"), arrays
 
 
 def _array(value: Any) -> np.ndarray:
@@ -132,8 +144,9 @@ def _pin_parameters(model: onnx.ModelProto, inputs: list) -> tuple[onnx.ModelPro
     return copy, [a for i, a in infos if i.name not in names]
 
 
-def _difference(case: Any, got: list[np.ndarray], want: list) -> str:
-    for mine, theirs in zip(got, want, strict=True):
+def difference_of(case: Any, got: list[np.ndarray]) -> str:
+    """What is wrong with these outputs; "" where nothing is."""
+    for mine, theirs in zip(got, case.data_sets[0][1], strict=True):
         theirs = _array(theirs)
         if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
             return f"{mine.dtype}{mine.shape} instead of {theirs.dtype}{theirs.shape}"

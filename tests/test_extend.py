@@ -28,8 +28,9 @@ OPS = (
     *OPS,
     OpDef("CumSum", lambda at, ins: [(ins[0].shape, ins[0].dtype)],
           lambda at, x: np.cumsum(x, at["axis"][0]), "cumsum",
-          lambda at, ins, outs: around(ins[0], at["axis"][0]), attrs={"axis": REQUIRED}, const_inputs={1: "axis"},
-          axis_attrs=("axis",), cases=(Case(((2, 5, 3),), {"axis": (1,)}), Case(((1, 4, 3, 3),), {"axis": (2,)}))),
+          lambda at, ins, outs: around(ins[0], at["axis"][0]), attrs={"axis": REQUIRED},
+          const_inputs={1: "axis"}, axis_attrs=("axis",),
+          cases=(Case(((2, 5, 3),), {"axis": (1,)}), Case(((1, 4, 3, 3),), {"axis": (2,)}))),
 )
 """
 CUMSUM_ROW = """

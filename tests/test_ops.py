@@ -35,4 +35,5 @@ def test_every_kernel_operator_has_a_reference_and_dims():
     for op in OPS.values():
         assert op.expand or op.fold or op.reference, op.name
         if op.family:
-            assert op.reference and op.dims, op.name
+            assert op.reference, op.name
+            assert op.dims, op.name

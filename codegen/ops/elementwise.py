@@ -187,6 +187,15 @@ _CANONICAL_CASES = (
 )
 
 
+def _expand_pow(b, node) -> None:
+    """The exponent may have another type than the base; a floating base gives it its own."""
+    base, exponent = _same_rank(b, node)
+    dtype = b.tensors[base].dtype
+    if dtype.numpy.kind == "f" and b.tensors[exponent].dtype != dtype:
+        exponent = b.add("Cast", [exponent], {"to": dtype.value}, f"{node.name}/exponent")[0]
+    b.add("Pow2", [base, exponent], {}, node.name, node.outputs)
+
+
 def binary(c_name: str, name: str, reference, infer=broadcast, **kw: Any) -> tuple[OpDef, OpDef]:
     """The ONNX operator, which broadcasts over unequal ranks, and its canonical form `<name>2`
     on equal ranks."""
@@ -200,7 +209,8 @@ def binary(c_name: str, name: str, reference, infer=broadcast, **kw: Any) -> tup
         cases=_CANONICAL_CASES,
         **kw,
     )
-    return OpDef(name, infer, expand=_aligned(canonical.name), cases=_BINARY_CASES, **kw), canonical
+    expand = _expand_pow if c_name == "pow" else _aligned(canonical.name)
+    return OpDef(name, infer, expand=expand, cases=_BINARY_CASES, **kw), canonical
 
 
 def _expand_nary(op: str):
