@@ -124,6 +124,7 @@ class _Emitter:
             name=self.name, NAME=self.name.upper(), version=__version__, calls=calls, inputs=inputs, outputs=outputs,
             weights=[self.weight(w) for w in self.program.weights], prototypes=self.prototypes, board=self.board,
             plan=self.plan, plan_sha256=self.plan.sha256, model_name=self.model_name, blob=blob,
+            half=any(v.tensor.dtype == DType.F16 for v in self.program.values.values()),
             arena_bytes=max(self.schedule.arena_bytes, 64), members=self.members(), neon=bool(self.neon),
             idle=self.idle(calls, inputs), traces=self.traces(calls), stack_note=_STACK_NOTE, kernel_files=sorted(self.bodies),
         )
@@ -278,6 +279,8 @@ def _literals(array: np.ndarray, dtype: DType) -> list[str]:
     flat = array.reshape(-1)
     if dtype == DType.F32:
         words = [c_float(v) for v in flat]
+    elif dtype == DType.F16:
+        words = [f"(cg_f16){c_float(v)}" for v in flat]
     elif dtype == DType.F64:
         words = [repr(float(v)) for v in flat]
     elif dtype == DType.I64:

@@ -189,25 +189,25 @@ def _members(path: Path, data: bytes) -> Iterator[tuple[str, bytes]]:
     at, long_names = 8, b""
     while at < len(data):
         header = data[at : at + 60]
-        digits = header[48:58].strip()
-        end = at + 60 + (int(digits) if digits.isdigit() else 0)
-        if header[58:] != b"`\n" or not digits.isdigit() or end > len(data):
+        try:
+            end = at + 60 + int(header[48:58])
+            if header[58:] != b"`\n" or not at + 60 <= end <= len(data):
+                raise ValueError
+            raw, content = header[:16].rstrip(), data[at + 60 : end]
+            if raw.startswith(b"#1/"):  # BSD: the name comes before the content
+                length = int(raw[3:])
+                raw, content = content[:length].rstrip(b"\0"), content[length:]
+            elif raw[:1] == b"/" and raw[1:].isdigit():  # GNU: an offset into the long names
+                raw = long_names[int(raw[1:]) :].split(b"/\n")[0]
+        except ValueError:
             raise CodegenError(
-                str(path), f"the archive is damaged at byte {at}", "a complete .a file", "build again"
-            )
-        name, content = header[:16].rstrip().decode(errors="replace"), data[at + 60 : end]
-        at = end + end % 2  # members start at even offsets
-        if name == "//":
+                str(path), f"archive damaged at byte {at}", "a complete .a file", "build again"
+            ) from None
+        if raw == b"//":
             long_names = content
-        elif name.startswith("#1/"):  # BSD: the name comes before the content
-            length = int(name[3:] or 0)
-            name = content[:length].rstrip(b"\0").decode(errors="replace")
-            if not name.startswith("__.SYMDEF"):
-                yield name, content[length:]
-        elif name not in ("/", "/SYM64/"):
-            if name[:1] == "/":  # GNU: an offset into the table of long names
-                name = long_names[int(name[1:]) :].split(b"/\n")[0].decode(errors="replace")
-            yield name.removesuffix("/"), content
+        elif raw not in (b"/", b"/SYM64/") and not raw.startswith(b"__.SYMDEF"):
+            yield raw.removesuffix(b"/").decode(errors="replace"), content
+        at = end + end % 2  # members start at even offsets
 
 
 def _open(where: str, name: str, data: bytes) -> _Object:

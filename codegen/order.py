@@ -1,76 +1,168 @@
-"""Execution order with a small memory peak: beam search over the topological orders of the steps."""
+"""Execution order with a small memory peak: beam search over the topological orders of the
+steps."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from codegen.schedule import Program, Step
 
-# Orders kept at each depth. Networks with few parallel branches have fewer than this at all; then the search is exact.
+# Orders kept at each depth. Networks with few parallel branches have fewer than this at all; then
+# the search is exact.
 _BEAM = 48
 
 
+@dataclass(frozen=True)
+class _Buffer:
+    """Memory of one owner: size in bytes; which steps write it and which touch it, as bit sets."""
+
+    bytes: int
+    writers: int
+    touchers: int
+
+
+@dataclass(frozen=True)
+class _State:
+    """A partial order: peak and live bytes, the steps done (a bit set), those that may come next,
+    and the way back."""
+
+    peak: int
+    live: int
+    done: int
+    ready: tuple[int, ...]
+    before: "_State | None" = None
+    step: int = -1
+
+
+class _Problem:
+    """Steps, what each needs, and the memory each touches (the caller's tensors left out)."""
+
+    def __init__(self, program: Program):
+        self.scratch = [s.scratch_bytes for s in program.steps]
+        self.needs = [_bits(n) for n in dependencies(program)]
+        self.after: list[list[int]] = [[] for _ in program.steps]
+        for i, needed in enumerate(dependencies(program)):
+            for j in needed:
+                self.after[j].append(i)
+        self.buffers = _buffers(program)
+
+    def start(self) -> _State:
+        """Nothing done; the peak cannot be below what one step alone keeps alive."""
+        floor = max(
+            (s + sum(b.bytes for b in own) for s, own in zip(self.scratch, self.buffers, strict=True)),
+            default=0,
+        )
+        return _State(floor, 0, 0, tuple(i for i, n in enumerate(self.needs) if not n))
+
+    def run(self, state: _State, i: int) -> _State:
+        """The state after step i."""
+        done = state.done | 1 << i
+        born = sum(b.bytes for b in self.buffers[i] if not b.writers & state.done)
+        dead = sum(b.bytes for b in self.buffers[i] if not b.touchers & ~done)
+        now = state.live + born
+        free = [j for j in self.after[i] if not self.needs[j] & ~done]
+        ready = tuple(sorted((*(j for j in state.ready if j != i), *free)))
+        return _State(max(state.peak, now + self.scratch[i]), now - dead, done, ready, state, i)
+
+    def next(self, state: _State) -> list[_State]:
+        """All next states; only one where a step raises neither the peak nor what stays alive,
+        since any order can be changed to do that step first without a higher peak."""
+        found = []
+        for i in state.ready:
+            new = self.run(state, i)
+            if new.peak == state.peak and new.live <= state.live:
+                return [new]
+            found.append(new)
+        return found
+
+
 def order_steps(program: Program) -> tuple[Step, ...]:
-    """The steps in the order with the smallest peak of live bytes found; ties keep the given order."""
-    steps = program.steps
-    reads, writes = buffers_of(program)
-    size = {root: _bytes(program, root) for r in (*reads, *writes) for root in r}
+    """The steps in the order with the smallest peak of live bytes found; ties keep the given
+    order."""
+    problem = _Problem(program)
+    states = [problem.start()]
+    for _ in program.steps:
+        found: dict[int, _State] = {}
+        for state in states:  # best first: of equal orders the one met first stays
+            for new in problem.next(state):
+                old = found.get(new.done)
+                if old is None or new.peak < old.peak:
+                    found[new.done] = new
+        states = sorted(found.values(), key=lambda s: (s.peak, s.live))[:_BEAM]
+    return tuple(program.steps[i] for i in _way(states[0]))
+
+
+def _way(state: _State) -> list[int]:
+    out: list[int] = []
+    while state.before is not None:
+        out.append(state.step)
+        state = state.before
+    return out[::-1]
+
+
+def _bits(numbers: set[int]) -> int:
+    return sum(1 << n for n in numbers)
+
+
+def _touched(program: Program) -> Iterator[tuple[int, str, bool]]:
+    """(step number, owner of memory, is it written)"""
+    for i, step in enumerate(program.steps):
+        for key in step.reads:
+            yield i, program.root(key)[0], False
+        for key in step.outputs:
+            yield i, program.root(key)[0], True
+
+
+def _buffers(program: Program) -> list[list[_Buffer]]:
+    """Per step, the memory it reads or writes."""
     fixed = {*program.inputs, *(program.root(o)[0] for o in program.outputs)}
-    writers: dict[str, set[int]] = {}
-    readers: dict[str, set[int]] = {}
-    for i in range(len(steps)):
-        for root in writes[i]:
-            writers.setdefault(root, set()).add(i)
-        for root in reads[i]:
-            readers.setdefault(root, set()).add(i)
-    needs = [_needs(program, i, steps) for i in range(len(steps))]
-    states: list[tuple[int, int, tuple[int, ...], frozenset[int], frozenset[str]]] = [
-        (0, 0, (), frozenset(), frozenset())]
-    for _ in steps:
-        found: dict[frozenset[int], tuple] = {}
-        for peak, live_bytes, done, doneset, live in states:
-            for i in _ready(needs, doneset, done):
-                born = {r for r in writes[i] if r not in live and r not in fixed}
-                now = live_bytes + sum(size[r] for r in born)
-                new_peak = max(peak, now + steps[i].scratch_bytes)
-                after = doneset | {i}
-                dead = {r for r in (live | born) if (readers.get(r, set()) | writers[r]) <= after}
-                state = (new_peak, now - sum(size[r] for r in dead), (*done, i), after, frozenset((live | born) - dead))
-                if after not in found or state[:3] < found[after][:3]:
-                    found[after] = state
-        states = sorted(found.values(), key=lambda s: s[:3])[:_BEAM]
-    return tuple(steps[i] for i in states[0][2])
+    writers: dict[str, int] = {}
+    touchers: dict[str, int] = {}
+    for i, root, written in _touched(program):
+        touchers[root] = touchers.get(root, 0) | 1 << i
+        writers[root] = writers.get(root, 0) | (written << i)
+    made = {
+        root: _Buffer(program.values[root].bytes, writers[root], touchers[root])
+        for root in touchers
+        if root not in fixed
+    }
+    own: list[dict[str, _Buffer]] = [{} for _ in program.steps]
+    for i, root, _ in _touched(program):
+        if root in made:
+            own[i][root] = made[root]
+    return [list(b.values()) for b in own]
 
 
-def _ready(needs: list[set[int]], doneset: frozenset[int], done: tuple[int, ...]):
-    return [i for i in range(len(needs)) if i not in doneset and needs[i] <= doneset]
-
-
-def _needs(program: Program, i: int, steps: tuple[Step, ...]) -> set[int]:
-    """Steps that write what step i reads: those that touch the same memory, whole concatenations included."""
-    out: set[int] = set()
-    for key in steps[i].reads:
-        for j, other in enumerate(steps):
-            if j != i and any(overlap(program, key, w) for w in other.outputs):
-                out.add(j)
+def dependencies(program: Program) -> list[set[int]]:
+    """Per step, the steps that write what it reads: those that touch the same memory, whole
+    concatenations included."""
+    written: dict[str, list[tuple[int, str]]] = {}
+    for j, step in enumerate(program.steps):
+        for key in step.outputs:
+            written.setdefault(program.root(key)[0], []).append((j, key))
+    out = []
+    for i, step in enumerate(program.steps):
+        needed = {
+            j
+            for key in step.reads
+            for j, made in written.get(program.root(key)[0], ())
+            if j != i and overlap(program, key, made)
+        }
+        out.append(needed)
     return out
 
 
 def overlap(program: Program, a: str, b: str) -> bool:
-    """Do two values share memory? Pitched views of one concatenation count as sharing only with the whole."""
+    """Do two values share memory? Of two parts of one concatenation only the same part does."""
     (ra, oa, pa), (rb, ob, pb) = program.root(a), program.root(b)
-    if ra != rb:
+    if ra != rb or not (oa < ob + _span(program, b, pb) and ob < oa + _span(program, a, pa)):
         return False
-    if pa and pb:
-        return oa == ob
-    if pa or pb:
-        return True
-    ea, eb = program.values[a].tensor.size, program.values[b].tensor.size
-    return oa < ob + eb and ob < oa + ea
+    return not (pa and pb) or oa == ob
 
 
-def buffers_of(program: Program) -> tuple[list[set[str]], list[set[str]]]:
-    """Per step, the memory owners it reads and writes."""
-    reads = [{program.root(k)[0] for k in s.reads} for s in program.steps]
-    writes = [{program.root(k)[0] for k in s.outputs} for s in program.steps]
-    return reads, writes
-
-
-def _bytes(program: Program, root: str) -> int:
-    return program.values[root].bytes
+def _span(program: Program, key: str, pitch: int) -> int:
+    """Elements from the first to the last of a value, those between its pixels included."""
+    tensor = program.values[key].tensor
+    if not pitch or not tensor.size:
+        return tensor.size
+    channels = tensor.shape[1]
+    return (tensor.size // channels - 1) * pitch + channels

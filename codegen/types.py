@@ -59,7 +59,7 @@ _FROM_NUMPY = {v: k for k, v in _NUMPY.items()}
 _C = {
     DType.F32: "float",
     DType.F64: "double",
-    DType.F16: "__fp16",
+    DType.F16: "cg_f16",
     DType.I8: "int8_t",
     DType.U8: "uint8_t",
     DType.I16: "int16_t",

@@ -25,7 +25,12 @@
 #define CG_XOR(a, b) ((a) ^ (b))
 
 static inline float cg_relu_f32(float x) { return x > 0.0f ? x : 0.0f; }
-static inline float cg_clip_f32(float x, float lo, float hi) { return x < lo ? lo : x > hi ? hi : x; }
+/* min(max(x, lo), hi) in this order: where lo > hi the result is hi, as ONNX has it. */
+static inline float cg_clip_f32(float x, float lo, float hi)
+{
+    x = x < lo ? lo : x;
+    return x > hi ? hi : x;
+}
 static inline float cg_sigmoid_f32(float x) { return 1.0f / (1.0f + expf(-x)); }
 static inline float cg_silu_f32(float x) { return x / (1.0f + expf(-x)); }
 static inline float cg_hardsigmoid_f32(float x, float alpha, float beta) { return cg_clip_f32(alpha * x + beta, 0.0f, 1.0f); }
