@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.ext
 import numpy as np
 
 from codegen import __version__
 from codegen.board import Board
+from codegen.c_text import comment, fold, tidy
 from codegen.kernels import Kernel
 from codegen.layer import Epilogue
 from codegen.memory import Place, Schedule
@@ -63,14 +65,21 @@ class Sources:
     traces: tuple[str, ...]  # value keys in the order in which the verify program dumps them
 
 
+class _KeepBlankLines(jinja2.ext.Extension):
+    """Jinja's line statements swallow the blank lines that follow them; in C they are layout."""
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        return re.sub(r"(?m)^([ \t]*//%.*\n)(?=\n)", r"\1${''}", source)
+
+
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
-    env = jinja2.Environment(
+    env = jinja2.Environment(extensions=(_KeepBlankLines,),
         loader=jinja2.FileSystemLoader(templates_dir()), undefined=jinja2.StrictUndefined, autoescape=False,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
         variable_start_string="${", variable_end_string="}", line_statement_prefix="//%", line_comment_prefix="//#")
     env.filters.update(when=lambda text, wanted: text if wanted else "", c_args=_c_args, c_bound=_c_bound,
-                       f32=c_float)
+                       f32=c_float, comment=comment, prefixed=lambda text, prefix: prefix + text)
     return env
 
 
@@ -108,7 +117,7 @@ class _Emitter:
         self.schedule, self.plan, self.board, self.name, self.model_name = schedule, plan, board, name, model_name
         self.program = schedule.program
         ports = [*self.program.inputs, *(self.program.values[k].tensor.name for k in self.program.outputs)]
-        self.port_names = c_names(ports, reserved={"arena"})
+        self.port_names = c_names(ports, reserved={"arena", "hook", "context"})
         self.weight_names = c_names([w.symbol for w in self.program.weights], prefix=f"{name}_w_")
         self.functions: dict[tuple[str, str], str] = {}  # (kernel, text) -> C name
         self.bodies: dict[str, list[str]] = {}  # template folder -> function texts
@@ -135,7 +144,8 @@ class _Emitter:
         files: dict[str, bytes] = {}
 
         def put(path: str, template: str, **more: Any) -> str:
-            files[path] = _environment().get_template(f"model/{template}").render(**scope, **more).encode()
+            text = _environment().get_template(f"model/{template}").render(**scope, **more)
+            files[path] = (fold(text) if path.endswith((".c", ".h")) else text).encode()
             return path
 
         put(f"include/{n}.h", "model.h.j2")
@@ -185,9 +195,10 @@ class _Emitter:
         args += [self.expression(step.residual)] if step.residual else []
         args += [self.expression(k, step.offset if i == 0 else 0) for i, k in enumerate(step.outputs)]
         if step.scratch_bytes:
-            args.append(f"arena->f32 + {self.schedule.scratch[step.name] // 4}")
+            at = self.schedule.scratch[step.name] // 4
+            args.append(f"arena->f32 + {at}" if at else "arena->f32")
         shape = "x".join(map(str, self.program.values[step.outputs[0]].tensor.shape))
-        return Call(step, function, tuple(args), f"{step.name}: {shape}".replace("*/", "* /"))
+        return Call(step, function, tuple(args), f"{comment(step.name)}: {shape}")
 
     def argument(self, arg: str) -> str:
         return self.weight_names[arg[1:]] if arg.startswith("&") else self.expression(arg)
@@ -198,9 +209,10 @@ class _Emitter:
         dtype = self.program.values[key].tensor.dtype
         at = place.offset // dtype.size + offset
         if place.kind == "arena":
-            return f"arena->{dtype.value} + {at}"
-        name = self.program.values[place.name].tensor.name
-        return self.port_names[name] + (f" + {at}" if at else "")
+            base = f"arena->{dtype.value}"
+        else:
+            base = self.port_names[self.program.values[place.name].tensor.name]
+        return f"{base} + {at}" if at else base
 
     def function(self, step: Step) -> str:
         """Name of the C function for this step; steps whose text is the same share one."""
@@ -236,8 +248,7 @@ class _Emitter:
     @staticmethod
     def render(row: Kernel, fn: str, scope: Mapping[str, Any]) -> str:
         text = _environment().get_template(row.template).render(**{**scope, "fn": fn})
-        # a line that a condition emptied would leave a hole in the middle of a function
-        return re.sub(r"\n[ \t]*(?=\n[ \t]+\S)", "", text).strip("\n") + "\n"
+        return tidy(text).strip("\n") + "\n"
 
     def traces(self, calls: tuple[Call, ...]) -> list[dict[str, Any]]:
         """What the verify program writes after each call: where, and how many rows of how many bytes."""
@@ -254,7 +265,7 @@ class _Emitter:
 
     def weight(self, w) -> dict[str, Any]:
         dtype = DType.of(w.array.dtype)
-        return dict(name=self.weight_names[w.symbol], c_type=dtype.c, size=max(w.array.size, 1), node=w.node,
+        return dict(name=self.weight_names[w.symbol], c_type=dtype.c, size=max(w.array.size, 1), node=comment(w.node),
                     shape="x".join(map(str, w.array.shape)) or "scalar", bytes=w.array.nbytes,
                     lines=lambda: _literals(w.array, dtype))
 
@@ -288,7 +299,7 @@ def _literals(array: np.ndarray, dtype: DType) -> list[str]:
     else:
         words = [str(int(v)) for v in flat]
     words = words or ["0"]
-    return [", ".join(words[i : i + 10]) for i in range(0, len(words), 10)]
+    return [", ".join(words[i : i + 8]) for i in range(0, len(words), 8)]
 
 
 def write(sources: Sources, folder: Path) -> None:

@@ -22,12 +22,12 @@ KINDS = ("text", "rodata", "data", "bss")
 _MACHINES = {"EM_AARCH64": "aarch64", "EM_X86_64": "x86-64", "EM_ARM": "arm"}
 
 # ISO C <math.h>, without the type suffix; `codegen` may call any of them as float or double.
-_MATH = (
-    "acos asin atan atan2 cos sin tan acosh asinh atanh cosh sinh tanh exp exp2 expm1 frexp ilogb "
-    "ldexp log log10 log1p log2 logb modf scalbn scalbln cbrt fabs hypot pow sqrt erf erfc lgamma "
-    "tgamma ceil floor nearbyint rint lrint llrint round lround llround trunc fmod remainder "
-    "remquo copysign nan nextafter nexttoward fdim fmax fmin fma"
-).split()
+_MATH = """
+acos asin atan atan2 cos sin tan acosh asinh atanh cosh sinh tanh exp exp2 expm1 frexp ilogb ldexp
+log log10 log1p log2 logb modf scalbn scalbln cbrt fabs hypot pow sqrt erf erfc lgamma tgamma ceil
+floor nearbyint rint lrint llrint round lround llround trunc fmod remainder remquo copysign nan
+nextafter nexttoward fdim fmax fmin fma
+"""
 # What a compiler calls on its own account and every libc or libgcc has: hardened distributions
 # switch on stack protection and fortified copies by default. The linker makes the offset table.
 _COMPILER = {
@@ -35,7 +35,12 @@ _COMPILER = {
     "_GLOBAL_OFFSET_TABLE_",
 }  # fmt: skip
 ALLOWED_EXTERNALS = frozenset(
-    {"memcpy", "memset", "memmove", *_COMPILER, *_MATH, *(f"{m}f" for m in _MATH)}
+    {
+        *("memcpy", "memset", "memmove"),
+        *_COMPILER,
+        *_MATH.split(),
+        *(f"{name}f" for name in _MATH.split()),
+    }
 )
 
 
@@ -97,7 +102,7 @@ def symbols(paths: Iterable[Path]) -> list[Symbol]:
 
 
 def undefined(paths: Iterable[Path]) -> set[str]:
-    """Names that must come from elsewhere at link time; weak references need not, so do not count."""
+    """Names that must come from elsewhere at link time; weak references may stay open."""
     wanted: set[str] = set()
     have: set[str] = set()
     for obj in _objects(paths):
@@ -239,5 +244,8 @@ def _parse(obj: _Object, read):
         return read(obj)
     except (ELFError, ValueError, LookupError, AttributeError, TypeError, AssertionError) as e:
         raise CodegenError(
-            obj.where, f"a damaged ELF file ({e or type(e).__name__})", "a complete one", "build again"
+            obj.where,
+            f"a damaged ELF file ({str(e) or type(e).__name__})",
+            "a complete one",
+            "build again",
         ) from None

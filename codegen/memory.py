@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from codegen.order import order_steps, overlap
+from codegen.order import order_as, order_steps
+from codegen.regions import overlap, region, written
 from codegen.schedule import Program, Step, View
 
 ALIGN = 64  # one cache line on every Cortex-A; also what aligned NEON loads and stores like
@@ -45,7 +46,7 @@ class Schedule:
 
 def allocate(program: Program, order: Sequence[str] = ()) -> Schedule:
     """Order the steps (or take `order`, names of nodes), decide what is written in place, pack the arena."""
-    steps = _given_order(program, order) if order else order_steps(program)
+    steps = order_as(program, order) if order else order_steps(program)
     program = replace(program, steps=steps)
     program = _in_place(program)
     buffers = pack(_live_ranges(program))
@@ -53,32 +54,6 @@ def allocate(program: Program, order: Sequence[str] = ()) -> Schedule:
     total = max((b.offset + _align(b.bytes) for b in buffers), default=0)
     scratch = {s.name: offsets[_scratch_name(s)] for s in steps if s.scratch_bytes}
     return Schedule(program, _places(program, offsets), buffers, scratch, total, lower_bound(buffers))
-
-
-def _given_order(program: Program, order: Sequence[str]) -> tuple[Step, ...]:
-    """Steps by the plan's order; what a node brings along (conversions, copies) goes right before its first use."""
-    rank = {name: i for i, name in enumerate(order)}
-    waiting = list(program.steps)
-    out: list[Step] = []
-
-    def key(step: Step) -> int:
-        base = step.name.rsplit("[", 1)[0] if step.op == "Concat" else step.name
-        if base in rank:
-            return rank[base]
-        users = [key(s) for s in program.steps if s is not step and any(
-            overlap(program, w, r) for w in step.outputs for r in s.reads)]
-        return min(users, default=len(order))
-
-    ranked = sorted(range(len(waiting)), key=lambda i: (key(waiting[i]), i))
-    pending = [waiting[i] for i in ranked]
-    while pending:  # stable topological sort: the first step in rank order whose inputs are all there
-        for step in pending:
-            blocked = any(overlap(program, r, w) for r in step.reads for s in pending if s is not step for w in s.outputs)
-            if not blocked:
-                break
-        out.append(step)
-        pending.remove(step)
-    return tuple(out)
 
 
 def _in_place(program: Program) -> Program:
@@ -97,19 +72,22 @@ def _in_place(program: Program) -> Program:
 
 
 def _may_overwrite(program: Program, i: int, step: Step, source: str) -> bool:
+    """May step i leave its result where it finds `source`?"""
     out = step.outputs[0]
+    x, y = program.values[source].tensor, program.values[out].tensor
+    if (x.size, x.dtype.size) != (y.size, y.dtype.size):
+        return False
     root, _, pitch = program.root(source)
-    outputs = {program.root(o)[0] for o in program.outputs}
-    if out in program.views or out in program.outputs or program.root(out)[0] in outputs:
+    fixed = {*program.inputs, *(program.root(o)[0] for o in program.outputs)}
+    if pitch or out in program.views or out in fixed or root in fixed:
         return False
-    if root in program.inputs or pitch or program.values[source].bytes != program.values[out].bytes:
-        return False
-    if root in outputs or any(overlap(program, source, r) for s in program.steps[i + 1 :] for r in s.reads):
-        return False
-    if any(overlap(program, source, w) for s in program.steps[i + 1 :] for w in s.outputs):
-        return False
-    others = [r for r in step.reads if r != source and overlap(program, r, source)]
-    return not others
+    place = region(program, source)
+    later = [region(program, r) for s in program.steps[i + 1 :] for r in s.reads]
+    later += [w for s in program.steps[i + 1 :] for w in written(program, s)]
+    # a convolution may lie on its residual, but not where that is its own input as well
+    others = step.args if step.kernel.inplace == "residual" else set(step.args) - {source}
+    others = [region(program, r) for r in others if not r.startswith("&")]
+    return not any(overlap(place, r) for r in later + others)
 
 
 def _scratch_name(step: Step) -> str:

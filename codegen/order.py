@@ -1,9 +1,11 @@
 """Execution order with a small memory peak: beam search over the topological orders of the
 steps."""
 
-from collections.abc import Iterator
+import heapq
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from codegen.regions import dependencies
 from codegen.schedule import Program, Step
 
 # Orders kept at each depth. Networks with few parallel branches have fewer than this at all; then
@@ -37,12 +39,10 @@ class _Problem:
     """Steps, what each needs, and the memory each touches (the caller's tensors left out)."""
 
     def __init__(self, program: Program):
+        needs = dependencies(program)
+        self.needs = [_bits(n) for n in needs]
+        self.after = _inverse(needs)
         self.scratch = [s.scratch_bytes for s in program.steps]
-        self.needs = [_bits(n) for n in dependencies(program)]
-        self.after: list[list[int]] = [[] for _ in program.steps]
-        for i, needed in enumerate(dependencies(program)):
-            for j in needed:
-                self.after[j].append(i)
         self.buffers = _buffers(program)
 
     def start(self) -> _State:
@@ -91,6 +91,45 @@ def order_steps(program: Program) -> tuple[Step, ...]:
     return tuple(program.steps[i] for i in _way(states[0]))
 
 
+def order_as(program: Program, names: Sequence[str]) -> tuple[Step, ...]:
+    """The steps in the order of the node `names`, or, where a step would come before what it
+    reads, as soon after as possible; what a node brings along (conversions, copies) goes right
+    before its first use."""
+    rank = {name: i for i, name in enumerate(names)}
+    needs = dependencies(program)
+    after = _inverse(needs)
+
+    def key(i: int) -> int:
+        name = node_of(program.steps[i])
+        return rank[name] if name in rank else min(map(key, after[i]), default=len(names))
+
+    ready = [(key(i), i) for i, needed in enumerate(needs) if not needed]
+    heapq.heapify(ready)
+    out: list[int] = []
+    while ready:
+        _, i = heapq.heappop(ready)
+        out.append(i)
+        for j in after[i]:
+            needs[j].discard(i)
+            if not needs[j]:
+                heapq.heappush(ready, (key(j), j))
+    return tuple(program.steps[i] for i in out)
+
+
+def node_of(step: Step) -> str:
+    """Name of the node that a step belongs to; the parts of a concatenation are numbered."""
+    return step.name.rsplit("[", 1)[0] if step.op == "Concat" else step.name
+
+
+def _inverse(needs: Sequence[set[int]]) -> list[list[int]]:
+    """Per step, the steps that need it."""
+    after: list[list[int]] = [[] for _ in needs]
+    for i, needed in enumerate(needs):
+        for j in needed:
+            after[j].append(i)
+    return after
+
+
 def _way(state: _State) -> list[int]:
     out: list[int] = []
     while state.before is not None:
@@ -130,39 +169,3 @@ def _buffers(program: Program) -> list[list[_Buffer]]:
         if root in made:
             own[i][root] = made[root]
     return [list(b.values()) for b in own]
-
-
-def dependencies(program: Program) -> list[set[int]]:
-    """Per step, the steps that write what it reads: those that touch the same memory, whole
-    concatenations included."""
-    written: dict[str, list[tuple[int, str]]] = {}
-    for j, step in enumerate(program.steps):
-        for key in step.outputs:
-            written.setdefault(program.root(key)[0], []).append((j, key))
-    out = []
-    for i, step in enumerate(program.steps):
-        needed = {
-            j
-            for key in step.reads
-            for j, made in written.get(program.root(key)[0], ())
-            if j != i and overlap(program, key, made)
-        }
-        out.append(needed)
-    return out
-
-
-def overlap(program: Program, a: str, b: str) -> bool:
-    """Do two values share memory? Of two parts of one concatenation only the same part does."""
-    (ra, oa, pa), (rb, ob, pb) = program.root(a), program.root(b)
-    if ra != rb or not (oa < ob + _span(program, b, pb) and ob < oa + _span(program, a, pa)):
-        return False
-    return not (pa and pb) or oa == ob
-
-
-def _span(program: Program, key: str, pitch: int) -> int:
-    """Elements from the first to the last of a value, those between its pixels included."""
-    tensor = program.values[key].tensor
-    if not pitch or not tensor.size:
-        return tensor.size
-    channels = tensor.shape[1]
-    return (tensor.size // channels - 1) * pitch + channels

@@ -11,6 +11,7 @@ from codegen.graph import Graph
 from codegen.heuristic import default_plan
 from codegen.memory import Schedule, allocate
 from codegen.onnx_import import import_onnx
+from codegen.order import node_of
 from codegen.passes import optimise
 from codegen.plan import Plan, check_plan, read_plan
 from codegen.schedule import lower
@@ -64,9 +65,7 @@ def finish(graph: Graph, plan: Plan, board: Board, model_name: str) -> Generated
     """Graph and decisions -> C sources; the plan comes back with its order, conversions and
     arena filled in."""
     schedule = allocate(lower(graph, plan), plan.order)
-    named = [
-        s.name.rsplit("[", 1)[0] if s.op == "Concat" else s.name for s in schedule.program.steps
-    ]
+    named = map(node_of, schedule.program.steps)
     order = tuple(dict.fromkeys(n for n in named if n in plan.nodes))
     order += tuple(n for n in plan.nodes if n not in order)  # nodes that became views cost no step
     plan = replace(

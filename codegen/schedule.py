@@ -200,7 +200,8 @@ class _Lowering:
             key = self.constant(node, name, choice.layout) if name in self.graph.constants else self.value(
                 name, choice.layout)
             pitch = 0 if whole["outer"] == 1 else row_out
-            if name not in node.inputs[:i] and self.may_view(key, name, pitch):
+            pixels = choice.layout == "nhwc" and node.attrs["axis"] == 1 and len(shape) > 2
+            if name not in node.inputs[:i] and self.may_view(key, name, pitch, pixels):
                 self.views[key] = View(out, offset, pitch)
             else:
                 dims = {**copy_dims(whole["outer"], part, part, row_out), **whole}
@@ -208,12 +209,15 @@ class _Lowering:
                                        (out,), offset=offset))
             offset += part
 
-    def may_view(self, key: str, name: str, pitch: int) -> bool:
-        """May the memory of this value lie inside a concatenation?"""
+    def may_view(self, key: str, name: str, pitch: int, pixels: bool) -> bool:
+        """May the memory of this value lie inside a concatenation? Kernels that know a pitch mean
+        that of pixels: channels are joined, and lie last."""
         if key.startswith("&") or key in self.views or key in self.graph.inputs or name in self.graph.outputs:
             return False
         if not pitch:
             return True
+        if not pixels:
+            return False
         maker = next((s for s in self.steps if key in s.outputs), None)
         alone = len(self.users.get(name, ())) == 1 and not any(v.of == key for v in self.views.values())
         return maker is not None and maker.kernel.pitch and alone and not any(key in s.reads for s in self.steps)
@@ -255,9 +259,10 @@ class _Lowering:
         return self.weight(node, name if layout == "nchw" or array.ndim < 3 else f"{name}_{layout}", array)
 
     def weight(self, node: Node, symbol: str, array: np.ndarray) -> str:
-        if symbol in self.weights and self.weights[symbol].node != node.name and not np.array_equal(
-                self.weights[symbol].array, array):
-            symbol = f"{symbol}_{node.name}"
+        base, i = symbol, 1
+        while symbol in self.weights and not _same(self.weights[symbol].array, array):
+            i += 1
+            symbol = f"{base}_{i}"
         self.weights.setdefault(symbol, Weight(symbol, np.ascontiguousarray(array), node.name))
         return f"&{symbol}"
 
@@ -281,6 +286,10 @@ class _Lowering:
     def program(self) -> Program:
         return Program(tuple(self.steps), self.values, self.views, tuple(self.graph.inputs), tuple(self.final),
                        tuple(self.weights.values()), tuple(self.conversions))
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 def _cheapest_copy(family: str, dims: Mapping[str, Any]) -> Kernel:

@@ -176,7 +176,8 @@ def check_case(
         t.name: difference(y, targets[t.name]) for t, y in zip(interface.outputs, got, strict=True)
     }
     good = all(passes(diffs[t.name], t.dtype.value) for t in interface.outputs)
-    results = _layers(interface, outcome.outputs["trace.bin"], expected) if layers else ()
+    known = {**case.inputs, **expected}  # a converted input must still be the input
+    results = _layers(interface, outcome.outputs["trace.bin"], known) if layers else ()
     return CaseResult(case.name, diffs, good, results)
 
 

@@ -183,14 +183,10 @@ class _stage:
 
 
 def _progress(quiet: bool) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        transient=True,
-        console=console(False),
-        disable=quiet,
-    )
+    """What is going on, on a terminal only."""
+    show = console(False)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    return Progress(*columns, transient=True, console=show, disable=quiet or not show.is_terminal)
 
 
 def _cases(generated: Generated, inputs: Path | None, seeds: int) -> list[Case]:

@@ -138,9 +138,9 @@ def _plain(r: CaseResult) -> dict[str, Any]:
 
 
 def _show(results: list[CaseResult], show: Any, layers: bool) -> None:
-    table = Table(
-        "case", "tensor", "max abs", "max rel", "ULP", "cosine", "", box=None, pad_edge=False
-    )
+    table = Table(box=None, pad_edge=False)
+    for column in ("case", "tensor", "max abs", "max rel", "ULP", "cosine", ""):
+        table.add_column(column, overflow="fold", justify="right" if column == "ULP" else "left")
     for r in results:
         if r.error:
             table.add_row(r.name, "", "", "", "", "", f"failed: {r.error}")

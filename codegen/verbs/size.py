@@ -1,0 +1,8 @@
+"""TEMPORARY"""
+
+import click
+
+
+@click.command()
+def size():
+    pass
