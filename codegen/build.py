@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codegen.emit import Sources
+from codegen.stack import read_callgraph, read_frames
 from codegen.toolchain import Toolchain
 
-WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wconversion")
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wshadow", "-Wpedantic")
 # No path of this machine may reach an object file, or equal inputs would not give equal bytes.
 _COMMON = ("-std=c11", "-ffunction-sections", "-fdata-sections")
 _TIMEOUT_S = 600
@@ -37,7 +38,8 @@ def compile_library(sources: Sources, folder: Path, toolchain: Toolchain, extra:
     out.mkdir(parents=True, exist_ok=True)
     flags = (*toolchain.flags, *_COMMON, *extra)
     tools = ["tools/verify.c", "tools/bench.c", f"tools/{sources.name}_steps.c"]
-    jobs = [(p, (*flags, *WARNINGS, "-fstack-usage", "-Iinclude", "-Isrc")) for p in sources.library]
+    stack = _stack_flags(toolchain)
+    jobs = [(p, (*flags, *WARNINGS, *stack, "-Iinclude", "-Isrc")) for p in sources.library]
     jobs += [(p, (*flags, "-Iinclude", "-Isrc", "-Itools")) for p in tools]
     try:
         with ThreadPoolExecutor(2) as pool:
@@ -81,21 +83,19 @@ def _link(toolchain: Toolchain, folder: Path, flags: Sequence[str], target: Path
     return target
 
 
+def _stack_flags(toolchain: Toolchain) -> tuple[str, ...]:
+    """gcc tells frames and call graph; clang (so zig) only frames."""
+    clang = toolchain.kind == "zig" or "clang" in toolchain.version
+    return ("-fstack-usage",) if clang else ("-fcallgraph-info=su",)
+
+
 def _stack(objects: Sequence[Path], sources: Sources) -> int | None:
-    """run -> run_in -> kernel -> the kernel's own helper: the deepest sum, from gcc's .su files (bytes per frame)."""
-    frames: dict[str, int] = {}
-    for obj in objects:
-        for su in (obj.with_suffix(".su"), obj.with_suffix("").with_suffix(".su"), Path(f"{obj}.su")):
-            if su.is_file():
-                for line in su.read_text().splitlines():
-                    where, size, _ = line.split("\t")
-                    frames[where.rsplit(":", 1)[-1]] = int(size)
-    if not frames:
-        return None
-    functions = {c.function for c in sources.calls}
-    deepest = 0
-    for fn in functions:
-        helpers = [v for k, v in frames.items() if k.startswith(fn + "_") and k not in functions]
-        others = [v for k, v in frames.items() if k.startswith("cg_")]
-        deepest = max(deepest, frames.get(fn, 0) + max(helpers, default=0) + max(others, default=0))
-    return frames.get(f"{sources.name}_run", 0) + frames.get(f"{sources.name}_run_in", 0) + deepest
+    """Bytes from `run` down to the deepest frame; None where the compiler wrote nothing about it."""
+    graphs, usages = ([o.with_suffix(suffix) for o in objects] for suffix in (".ci", ".su"))
+    run, run_in = f"{sources.name}_run", f"{sources.name}_run_in"
+    if any(p.is_file() for p in graphs):
+        return read_callgraph(p for p in graphs if p.is_file()).deepest(run)
+    if any(p.is_file() for p in usages):
+        calls = {run: [run_in], run_in: [c.function for c in sources.calls]}
+        return read_frames((p for p in usages if p.is_file()), calls).deepest(run)
+    return None

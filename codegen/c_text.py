@@ -47,17 +47,16 @@ def fold(text: str, width: int = WIDTH) -> str:
 
 
 def _refill(block: list[str], width: int) -> list[str]:
-    """A comment with a line that is too long is filled anew as one paragraph."""
-    last = block[-1].rstrip()
-    if max(map(len, block)) <= width or not last.endswith("*/"):
+    """A comment of one paragraph with a line that is too long is filled anew."""
+    prose = block[-1].rstrip().endswith("*/") and "*" not in (x.strip() for x in block)
+    if max(map(len, block)) <= width or not prose:
         return block
     indent = block[0][: len(block[0]) - len(block[0].lstrip())]
     words = " ".join(x.strip().removeprefix("/*").removeprefix("* ") for x in block)
-    filled = textwrap.wrap(
+    return textwrap.wrap(
         f"/* {words.strip()}", width, initial_indent=indent, subsequent_indent=f"{indent} * ",
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
-    return filled
 
 
 def _fold_code(line: str, width: int) -> list[str]:

@@ -30,12 +30,19 @@ def work(layer: Layer, node: Node, graph: Graph, row: Kernel) -> float:
     op = OPS[node.op]
     if op.macs is None:
         return sum(graph.tensors[t].size for t in (*node.outputs, *node.inputs[:1]) if t)
-    macs = float(op.macs(layer.dims))
-    for size, tile in (("m" if op.spatial else "n", "nr"),):
-        if tile in row.params and size in layer.dims:
-            n, unit = layer.dims[size], row.params[tile]
-            macs *= -(-n // unit) * unit / n
-    return macs
+    dims, (mr, nr) = layer.dims, (row.params.get("mr", 1), row.params.get("nr", 1))
+    macs = float(op.macs(dims))
+    if not op.spatial:
+        return macs * _padding(dims["n"], nr)
+    # rows of a tile are pixels with the channels last, and channels in ONNX order
+    pixel_tile, channel_tile = (nr, mr) if row.layout == "nchw" else (mr, nr)
+    channels = _padding(dims["m"] // dims["groups"], channel_tile)
+    return macs * channels * _padding(dims["oh"] * dims["ow"], pixel_tile)
+
+
+def _padding(n: int, tile: int) -> float:
+    """By how much a size grows when it is rounded up to whole tiles."""
+    return -(-n // tile) * tile / n
 
 
 def _walk(graph: Graph, board: Board, preferred: str) -> tuple[dict[str, Choice], float]:

@@ -33,13 +33,19 @@ static inline float cg_clip_f32(float x, float lo, float hi)
 }
 static inline float cg_sigmoid_f32(float x) { return 1.0f / (1.0f + expf(-x)); }
 static inline float cg_silu_f32(float x) { return x / (1.0f + expf(-x)); }
-static inline float cg_hardsigmoid_f32(float x, float alpha, float beta) { return cg_clip_f32(alpha * x + beta, 0.0f, 1.0f); }
+static inline float cg_hardsigmoid_f32(float x, float alpha, float beta)
+{
+    return cg_clip_f32(alpha * x + beta, 0.0f, 1.0f);
+}
 static inline float cg_hardswish_f32(float x) { return x * cg_clip_f32(x * (1.0f / 6.0f) + 0.5f, 0.0f, 1.0f); }
 static inline float cg_leaky_relu_f32(float x, float alpha) { return x < 0.0f ? alpha * x : x; }
 static inline float cg_prelu_f32(float x, float slope) { return x < 0.0f ? slope * x : x; }
 static inline float cg_elu_f32(float x, float alpha) { return x < 0.0f ? alpha * expm1f(x) : x; }
 static inline float cg_celu_f32(float x, float alpha) { return x < 0.0f ? alpha * expm1f(x / alpha) : x; }
-static inline float cg_selu_f32(float x, float alpha, float gamma) { return gamma * (x > 0.0f ? x : alpha * expm1f(x)); }
+static inline float cg_selu_f32(float x, float alpha, float gamma)
+{
+    return gamma * (x > 0.0f ? x : alpha * expm1f(x));
+}
 static inline float cg_softplus_f32(float x) { return x > 0.0f ? x + log1pf(expf(-x)) : log1pf(expf(x)); }
 static inline float cg_softsign_f32(float x) { return x / (1.0f + fabsf(x)); }
 static inline float cg_thresholded_relu_f32(float x, float alpha) { return x > alpha ? x : 0.0f; }
