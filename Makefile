@@ -10,7 +10,7 @@ BOARD := jetson-nano-cpu
 MODEL := examples/models/mlperf_ic_resnet8.onnx
 OUT := build/resnet8
 
-.PHONY: setup run lint test test-all test-rl clean
+.PHONY: setup run lint test test-all test-rl table clean
 
 setup: $(STAMP)
 
@@ -32,10 +32,14 @@ lint: setup
 	$(BIN)/ruff check .
 
 test: lint
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n auto -m "not slow"
 
 test-all: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
+
+# The table of networks in README.md.
+table: setup
+	$(BIN)/python benchmarks/table.py
 
 test-rl: $(VENV)/.setup-rl
 	$(BIN)/pytest -m rl

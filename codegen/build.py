@@ -34,6 +34,7 @@ def compile_library(sources: Sources, folder: Path, toolchain: Toolchain, extra:
 
     `extra` are further compiler flags, e.g. sanitizers. A failed compilation is a value, not an exception.
     """
+    folder = folder.resolve()  # commands run in it
     out = folder / "build"
     out.mkdir(parents=True, exist_ok=True)
     flags = (*toolchain.flags, *_COMMON, *extra)

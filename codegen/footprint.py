@@ -34,14 +34,9 @@ _COMPILER = {
     "__stack_chk_fail", "__stack_chk_guard", "__memcpy_chk", "__memset_chk", "__memmove_chk",
     "_GLOBAL_OFFSET_TABLE_",
 }  # fmt: skip
-ALLOWED_EXTERNALS = frozenset(
-    {
-        *("memcpy", "memset", "memmove"),
-        *_COMPILER,
-        *_MATH.split(),
-        *(f"{name}f" for name in _MATH.split()),
-    }
-)
+_MEMORY = {"memcpy", "memset", "memmove"}
+_FLOAT_MATH = {f"{name}f" for name in _MATH.split()}
+ALLOWED_EXTERNALS = frozenset(_MEMORY | _COMPILER | _FLOAT_MATH | set(_MATH.split()))
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ def work(layer: Layer, node: Node, graph: Graph, row: Kernel) -> float:
     macs = float(op.macs(dims))
     if not op.spatial:
         return macs * _padding(dims["n"], nr)
+    if "m" not in dims:
+        return macs
     # rows of a tile are pixels with the channels last, and channels in ONNX order
     pixel_tile, channel_tile = (nr, mr) if row.layout == "nchw" else (mr, nr)
     channels = _padding(dims["m"] // dims["groups"], channel_tile)

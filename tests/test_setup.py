@@ -195,5 +195,5 @@ def test_ci_runs_make_test():
     assert text.rstrip().endswith("\nmake test")
     assert os.access(ROOT / ".ci/run", os.X_OK)
     plan = subprocess.run(("make", "-n", "test"), cwd=ROOT, capture_output=True, text=True)
-    assert plan.stdout.rstrip().endswith('.venv/bin/pytest -m "not slow"')
+    assert plan.stdout.rstrip().endswith('.venv/bin/pytest -n auto -m "not slow"')
     assert ".venv/bin/ruff check ." in plan.stdout
