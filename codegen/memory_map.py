@@ -132,12 +132,9 @@ def _scratch(b: Buffer) -> bool:
 def _ticks(top: int) -> list[tuple[int, str]]:
     """Round byte values from 0, at most about ten, and how they are written."""
     unit, name = next(u for u in ((1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")) if top >= 2 * u[0])
-    step = unit
-    for factor in (2, 2.5, 2) * 6:  # 1, 2, 5, 10, 20, ...
-        if top / step <= 10:
-            break
-        step = round(step * factor)
-    return [(value, f"{value // unit} {name}") for value in range(0, top + 1, step)]
+    steps = (unit * n / 4 for k in range(12) for n in (10**k, 2 * 10**k, 4 * 10**k))
+    step = next(int(s) for s in steps if s >= 1 and top / s <= 10)
+    return [(v, f"{v / unit:g} {name}" if v else "0") for v in range(0, top + 1, step)]
 
 
 def _axes(scale: _Scale, names: Sequence[str], peak: int | None) -> list[str]:
@@ -195,12 +192,13 @@ def _label(b: Buffer, x: float, y: float, width: float, height: float) -> str:
     upright = width < 9 * _CHAR and height > width
     along, across = (height, width) if upright else (width, height)
     room = int((along - 8) / _CHAR)
-    if room < 3 or across < _FONT + 3:
-        return ""
     size = size_text(b.bytes)
-    lines = [f"{b.name}, {size}"]
+    if across < _FONT + 3 or room < min(6, len(b.name)):
+        return ""
+    name = "scratch" if _scratch(b) and len(b.name) > room else b.name
+    lines = [f"{name}, {size}"]
     if len(lines[0]) > room:
-        lines = [b.name, size] if across >= 2 * _FONT + 6 and room >= len(size) else [b.name]
+        lines = [name, size] if across >= 2 * _FONT + 6 and room >= len(size) else [name]
     cx, cy = x + width / 2, y + height / 2
     out = ""
     for i, line in enumerate(lines):
