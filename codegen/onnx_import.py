@@ -280,7 +280,7 @@ def translate(model: ModelProto, path: Path, name: str) -> Graph:
 def _input(b: Builder, info: ValueInfoProto, path: Path) -> None:
     tensor = info.type.tensor_type
     try:
-        dtype = DType.of(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+        dtype = DType.from_onnx(tensor.elem_type)
     except KeyError:
         raise CodegenError(str(path), f"input {info.name!r} has element type {tensor.elem_type}",
                            "numeric tensors and bool", "export the model with numeric inputs") from None
@@ -326,3 +326,25 @@ def _attribute(a: AttributeProto) -> Any:
     if a.type == AttributeProto.STRINGS:
         return tuple(s.decode() for s in a.strings)
     raise Unsupported(f"attribute {a.name!r} of type {AttributeProto.AttributeType.Name(a.type)}")
+
+
+def with_outputs(model: ModelProto, names: Sequence[str]) -> tuple[str, ...]:
+    """Make intermediate tensors outputs of `model`; returns those that it has."""
+    made = {o for n in model.graph.node for o in n.output}
+    have = {o.name for o in model.graph.output}
+    extra = tuple(t for t in dict.fromkeys(names) if t in made and t not in have)
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(t) for t in extra)
+    return extra
+
+
+def read_tensor(path: Path) -> np.ndarray:
+    """A TensorProto file; CodegenError where it is not one."""
+    try:
+        return numpy_helper.to_array(onnx.load_tensor(path))
+    except Exception as e:  # protobuf and numpy_helper raise unrelated types for a broken file
+        raise CodegenError(str(path), f"not an ONNX tensor ({e})", "a TensorProto", "write it again") from None
+
+
+def standard_operators() -> set[str]:
+    """Names of all operators of the ONNX standard."""
+    return {s.name for s in onnx.defs.get_all_schemas_with_history() if s.domain == ""}

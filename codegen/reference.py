@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from codegen.errors import CodegenError
 from codegen.graph import Graph
-from codegen.onnx_import import pin_shapes, read_model
+from codegen.onnx_import import pin_shapes, read_model, with_outputs
 
 
 def random_inputs(graph: Graph, seed: int) -> dict[str, np.ndarray]:
@@ -39,10 +38,7 @@ class Reference:
         import onnxruntime as ort
 
         model = pin_shapes(read_model(path), path, shapes or {})
-        made = {o for n in model.graph.node for o in n.output}
-        have = {o.name for o in model.graph.output}
-        self.extra = tuple(t for t in dict.fromkeys(extra) if t in made and t not in have)
-        model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(t) for t in self.extra)
+        self.extra = with_outputs(model, extra)
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = 2

@@ -36,6 +36,11 @@ class DType(Enum):
         return self.numpy.itemsize
 
     @staticmethod
+    def from_onnx(code: int) -> "DType":
+        """The DType of an ONNX TensorProto.DataType; KeyError for types that are not here."""
+        return _FROM_ONNX[code]
+
+    @staticmethod
     def of(dtype: np.dtype) -> "DType":
         """The DType of a numpy dtype; KeyError where there is none."""
         return _FROM_NUMPY[np.dtype(dtype)]
@@ -69,4 +74,19 @@ _C = {
     DType.I64: "int64_t",
     DType.U64: "uint64_t",
     DType.BOOL: "uint8_t",
+}
+# TensorProto.DataType of the ONNX specification
+_FROM_ONNX = {
+    1: DType.F32,
+    2: DType.U8,
+    3: DType.I8,
+    4: DType.U16,
+    5: DType.I16,
+    6: DType.I32,
+    7: DType.I64,
+    9: DType.BOOL,
+    10: DType.F16,
+    11: DType.F64,
+    12: DType.U32,
+    13: DType.U64,
 }

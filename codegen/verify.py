@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from codegen.board import Board
 from codegen.compare import Difference, difference, passes
@@ -15,6 +14,7 @@ from codegen.errors import CodegenError
 from codegen.graph import Tensor
 from codegen.layout import memory_shape, permutation
 from codegen.memory import Schedule
+from codegen.onnx_import import read_tensor
 from codegen.reference import Reference
 from codegen.run import Job, Outcome, Runner
 from codegen.types import DType
@@ -286,15 +286,7 @@ def _onnx_case(folder: Path, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
             path = folder / f"{kind}_{i}.pb"
             if not path.is_file():
                 continue
-            try:
-                proto = onnx.load_tensor(path)
-                value = onnx.numpy_helper.to_array(proto)
-            except (
-                Exception
-            ) as e:  # protobuf and numpy_helper raise unrelated types for a broken file
-                raise CodegenError(
-                    str(path), f"not an ONNX tensor ({e})", "a TensorProto", "write it again"
-                ) from None
+            value = read_tensor(path)
             if value.size != t.size:
                 raise CodegenError(
                     str(path), f"shape {value.shape}", f"{t.shape} for {t.name!r}", "check the data"

@@ -305,12 +305,10 @@ def _cast_infer(at: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
 def _cast_normalise(
     attrs: dict[str, Any], ins: Sequence[Tensor | None], opset: int
 ) -> dict[str, Any]:
-    import onnx
-
     if isinstance(attrs["to"], str):
         return {"to": attrs["to"]}
     try:
-        return {"to": DType.of(onnx.helper.tensor_dtype_to_np_dtype(attrs["to"])).value}
+        return {"to": DType.from_onnx(attrs["to"]).value}
     except KeyError:
         raise Unsupported(f"Cast to ONNX element type {attrs['to']}") from None
 

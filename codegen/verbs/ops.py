@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 import click
-import onnx
 
 from codegen.errors import CodegenError
 from codegen.kernels import Kernel, family_rows
+from codegen.onnx_import import standard_operators
 from codegen.ops import OPS
 from codegen.verbs.options import JSON, print_rows
 
@@ -34,7 +34,7 @@ def ops(name: str, as_json: bool) -> None:
 
 def _operators() -> list[dict[str, Any]]:
     """ONNX operators only: the canonical forms behind them are an inner matter."""
-    standard = {s.name for s in onnx.defs.get_all_schemas_with_history() if s.domain == ""}
+    standard = standard_operators()
     out = []
     for op in sorted(OPS.values(), key=lambda o: o.name):
         if op.name in standard:
