@@ -46,10 +46,21 @@ def _needs_runner(board: str) -> None:
         pytest.skip(f"no runner for {board} here: qemu-aarch64 or a cross compiler is missing")
 
 
-def _build(path, board, out):
+def _build(path, board, out, seeds=2):
     """The report of a build that must succeed."""
     _needs_runner(board)
-    args = [str(path), "--board", board, "--out", str(out), "--json", "--timeout", "3600"]
+    args = [
+        str(path),
+        "--board",
+        board,
+        "--out",
+        str(out),
+        "--json",
+        "--timeout",
+        "3600",
+        "--seeds",
+        str(seeds),
+    ]
     result = CliRunner().invoke(build, args, standalone_mode=False)
     assert result.exception is None, result.output
     assert result.return_value == 0, result.output
@@ -79,7 +90,7 @@ def test_architecture(name, tmp_path):
 @pytest.mark.parametrize("board", BOARDS)
 @pytest.mark.parametrize("name", [*TRAINED, *LIGHT])
 def test_every_network_on_every_board(name, board, tmp_path):
-    _check(_build(fetch(name), board, tmp_path / "out"))
+    _check(_build(fetch(name), board, tmp_path / "out", seeds=1))
 
 
 @pytest.mark.slow
