@@ -87,14 +87,9 @@ class Change:
     new: Share | None
 
     @property
-    def bytes(self) -> int:
-        return sum(s.rom + s.bss for s in [self.side(self.new)]) - sum(
-            s.rom + s.bss for s in [self.side(self.old)]
-        )
-
-    @staticmethod
-    def side(share: Share | None) -> Sections:
-        return share.sections if share else Sections()
+    def difference(self) -> Sections:
+        """New minus old."""
+        return _sections(self.new) - _sections(self.old)
 
     @property
     def status(self) -> str:
@@ -265,6 +260,10 @@ def _sharing(users: int) -> str:
     return f"function shared by {users} layers" if users > 1 else ""
 
 
+def _sections(share: Share | None) -> Sections:
+    return share.sections if share else Sections()
+
+
 def _is_arena(symbol: Symbol, footprint: Footprint) -> bool:
     named = symbol.name == "arena" and symbol.section == "bss"
     return named and footprint.arena_bytes is not None
@@ -284,8 +283,7 @@ def _as_sections(symbol: Symbol) -> Sections:
 def _unnamed(footprint: Footprint) -> Sections:
     """What the sections hold beyond the symbols."""
     named = sum((_as_sections(s) for s in footprint.symbols), Sections())
-    whole = footprint.sections
-    return Sections(*(max(getattr(whole, k) - getattr(named, k), 0) for k in whole.__annotations__))
+    return footprint.sections - named
 
 
 def _bytes(row: Share) -> int:

@@ -12,24 +12,23 @@ _BLOCK_BYTES = 24 << 10
 _RESIDENT_BYTES = 128 << 10
 
 
-def im2col_nhwc(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
-    """Pixels per block of an NHWC im2col: a multiple of mr; scratch holds
-    [block][kh*kw*c/groups] floats."""
+def _im2col(d: Mapping[str, Any], tile: int) -> dict[str, int]:
+    """Pixels per block of patches, a multiple of the micro-kernel's pixel tile; scratch holds
+    block * depth floats."""
     depth = d["kh"] * d["kw"] * (d["c"] // d["groups"])
-    pixels = d["oh"] * d["ow"]
-    block = max(_BLOCK_BYTES // (4 * depth) // p["mr"], 1) * p["mr"]
-    block = min(block, -(-pixels // p["mr"]) * p["mr"])
+    block = max(_BLOCK_BYTES // (4 * depth) // tile, 1) * tile
+    block = min(block, -(-d["oh"] * d["ow"] // tile) * tile)
     return {"depth": depth, "block": block, "scratch_floats": block * depth}
+
+
+def im2col_nhwc(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
+    """Patches as rows: [block][kh*kw*c/groups]."""
+    return _im2col(d, p["mr"])
 
 
 def im2col_nchw(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
-    """Pixels per block of an NCHW im2col: a multiple of nr; scratch holds
-    [block/nr][c/groups*kh*kw][nr] floats."""
-    depth = d["kh"] * d["kw"] * (d["c"] // d["groups"])
-    pixels = d["oh"] * d["ow"]
-    block = max(_BLOCK_BYTES // (4 * depth) // p["nr"], 1) * p["nr"]
-    block = min(block, -(-pixels // p["nr"]) * p["nr"])
-    return {"depth": depth, "block": block, "scratch_floats": block * depth}
+    """Patches as columns: [block/nr][c/groups*kh*kw][nr]."""
+    return _im2col(d, p["nr"])
 
 
 def pixel_block(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:

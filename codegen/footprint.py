@@ -51,6 +51,9 @@ class Sections:
     def __add__(self, other: "Sections") -> "Sections":
         return Sections(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
+    def __sub__(self, other: "Sections") -> "Sections":
+        return Sections(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
     @property
     def rom(self) -> int:
         """Bytes of flash: the initial values of variables are stored there too."""

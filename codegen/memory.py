@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from codegen.order import order_as, order_steps
-from codegen.regions import overlap, region, written
+from codegen.regions import overlap, region
 from codegen.schedule import Program, Step, View
 
 ALIGN = 64  # one cache line on every Cortex-A; also what aligned NEON loads and stores like
@@ -83,7 +83,6 @@ def _may_overwrite(program: Program, i: int, step: Step, source: str) -> bool:
         return False
     place = region(program, source)
     later = [region(program, r) for s in program.steps[i + 1 :] for r in s.reads]
-    later += [w for s in program.steps[i + 1 :] for w in written(program, s)]
     # a convolution may lie on its residual, but not where that is its own input as well
     others = step.args if step.kernel.inplace == "residual" else set(step.args) - {source}
     others = [region(program, r) for r in others if not r.startswith("&")]

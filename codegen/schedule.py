@@ -201,7 +201,7 @@ class _Lowering:
                 name, choice.layout)
             pitch = 0 if whole["outer"] == 1 else row_out
             pixels = choice.layout == "nhwc" and node.attrs["axis"] == 1 and len(shape) > 2
-            if name not in node.inputs[:i] and self.may_view(key, name, pitch, pixels):
+            if self.may_view(key, name, pitch, pixels):
                 self.views[key] = View(out, offset, pitch)
             else:
                 dims = {**copy_dims(whole["outer"], part, part, row_out), **whole}
@@ -219,7 +219,8 @@ class _Lowering:
         if not pixels:
             return False
         maker = next((s for s in self.steps if key in s.outputs), None)
-        alone = len(self.users.get(name, ())) == 1 and not any(v.of == key for v in self.views.values())
+        reads = sum(user.reads.count(name) for user in self.users.get(name, ()))
+        alone = reads == 1 and not any(v.of == key for v in self.views.values())
         return maker is not None and maker.kernel.pitch and alone and not any(key in s.reads for s in self.steps)
 
     def compute(self, node: Node) -> None:

@@ -68,6 +68,7 @@ class Machine:
         assert layout == "nhwc"
         rows, cols, size = tensor.size // shape[-1], shape[-1], tensor.dtype.size
         end = at + ((rows - 1) * pitch + cols) * size
+        assert end <= self.memory[name].size, "beyond the memory"
         flat = self.memory[name][at:end].view(tensor.dtype.numpy)
         return as_strided(flat, (rows, cols), (pitch * size, size))
 
