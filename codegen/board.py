@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from codegen.cycle_model import CycleModel, read_cycle_model
 from codegen.errors import CodegenError
 from codegen.resources import boards_dir
 
@@ -34,7 +35,8 @@ class Board:
     Sizes are bytes, `clock_hz` is hertz, and 0 means not known or not limited. `l2_bytes` is the
     last cache before memory that the cycle model knows. `triple` is "native" for the machine that
     codegen runs on. `cflags` are gcc flags, `qemu_cpu` is the `-cpu` of qemu-aarch64, `runners` is
-    best first.
+    best first. `cycle_model` is the file's table of that name, which only the runner `virtual`
+    needs.
     """
 
     name: str
@@ -51,10 +53,11 @@ class Board:
     cflags: tuple[str, ...]
     qemu_cpu: str
     runners: tuple[str, ...]
+    cycle_model: CycleModel | None = None
 
 
 # Key -> type in the file; a tuple in the dataclass is a list in TOML.
-_KEYS = {f.name: f.type for f in fields(Board) if f.name != "name"}
+_KEYS = {f.name: f.type for f in fields(Board) if f.name not in ("name", "cycle_model")}
 
 
 def board_names() -> tuple[str, ...]:
@@ -88,13 +91,16 @@ def _read(path: Path, where: str) -> Board:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise CodegenError(where, f"is not TOML ({e})", "TOML 1.0 in UTF-8",
                            "correct the file") from None
+    model = table.pop("cycle_model", None)
     _check_keys(table, where)
     for key, value in table.items():
         _check_type(key, value, where)
         _check_value(key, value, where)
     _check_together(table, where)
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
-    return Board(name=path.stem, **values)
+    if model is not None:
+        model = read_cycle_model(model, table["l1d_bytes"], table["l2_bytes"], where)
+    return Board(name=path.stem, cycle_model=model, **values)
 
 
 def _near(word: str, known: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each module may import those above it, and nothing below. What has no line of its own belongs to its folder's.
 ORDER = """
     errors types graph resources names c_text
-    board
+    cycle_model board
     ops.base ops.conv ops
     builder interpret onnx_import
     passes

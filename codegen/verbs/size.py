@@ -227,6 +227,8 @@ def _print(found: Footprint, rows: Sequence[Share], view: str) -> None:
         show.print("The compiler did not tell the stack; RAM is without it.")
     show.print()
     show.print(_rows_table(rows, view, show))
+    if any(r.note for r in rows) and view == "layer":
+        show.print("Functions and weights that layers share are split between them equally.")
 
 
 def _totals_table(total: dict[str, int | None]) -> Table:
