@@ -17,7 +17,7 @@ from codegen.footprint import Sections, Symbol, sections, symbols
 from codegen.memory import ALIGN, Buffer
 
 RUN, ARENA, OTHER, UNNAMED = (
-    "(run functions)", "(static arena)", "(other symbols)", "(literals, unwind tables, padding)",
+    "(run functions)", "(static arena)", "(other symbols)", "(literals, unwinding)",
 )  # fmt: skip
 
 

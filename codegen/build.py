@@ -18,8 +18,9 @@ _TIMEOUT_S = 600
 
 @dataclass(frozen=True)
 class Binary:
-    """What the compiler made. `stack_bytes` is the deepest chain of frames inside the library, without libm and
-    memcpy; None where the compiler does not tell. `error` is set, and the rest empty, when it failed."""
+    """What the compiler made. `stack_bytes` is the deepest chain of frames inside the library,
+    without libm and memcpy; None where the compiler does not tell. `error` is set, and the rest
+    empty, when it failed."""
 
     library: Path | None = None
     objects: tuple[Path, ...] = ()
@@ -29,10 +30,14 @@ class Binary:
     error: str = ""
 
 
-def compile_library(sources: Sources, folder: Path, toolchain: Toolchain, extra: Sequence[str] = ()) -> Binary:
-    """Compile what `emit.write` put into `folder`; objects, archive and programs land in folder/build.
+def compile_library(
+    sources: Sources, folder: Path, toolchain: Toolchain, extra: Sequence[str] = ()
+) -> Binary:
+    """Compile what `emit.write` put into `folder`; objects, archive and programs land in
+    folder/build.
 
-    `extra` are further compiler flags, e.g. sanitizers. A failed compilation is a value, not an exception.
+    `extra` are further compiler flags, e.g. sanitizers. A failed compilation is a value, not an
+    exception.
     """
     folder = folder.resolve()  # commands run in it
     out = folder / "build"
@@ -50,11 +55,15 @@ def compile_library(sources: Sources, folder: Path, toolchain: Toolchain, extra:
         library.unlink(missing_ok=True)
         _run((*toolchain.ar, "rcsD", str(library), *map(str, library_objects)), folder)
         steps = objects[-1]
-        programs = [_link(toolchain, folder, flags, out / name, (obj, steps, library))
-                    for name, obj in (("verify", objects[-3]), ("bench", objects[-2]))]
+        programs = [
+            _link(toolchain, folder, flags, out / name, (obj, steps, library))
+            for name, obj in (("verify", objects[-3]), ("bench", objects[-2]))
+        ]
     except _CompileError as e:
         return Binary(error=str(e))
-    return Binary(library, tuple(library_objects), programs[0], programs[1], _stack(library_objects, sources))
+    return Binary(
+        library, tuple(library_objects), programs[0], programs[1], _stack(library_objects, sources)
+    )
 
 
 class _CompileError(Exception):
@@ -63,7 +72,9 @@ class _CompileError(Exception):
 
 def _run(command: Sequence[str], folder: Path) -> None:
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_S
+        )
     except subprocess.TimeoutExpired:
         raise _CompileError(f"{command[0]} did not finish in {_TIMEOUT_S} s") from None
     if done.returncode:
@@ -73,12 +84,18 @@ def _run(command: Sequence[str], folder: Path) -> None:
 def _compile(toolchain: Toolchain, folder: Path, source: str, flags: Sequence[str]) -> Path:
     target = folder / "build" / (Path(source).name + ".o")
     if source.endswith(".S"):  # the assembler knows nothing of C dialects, warnings or frames
-        flags = [f for f in flags if f.startswith(("-I", "-m", "-target", "--target")) or f in toolchain.flags]
+        flags = [
+            f
+            for f in flags
+            if f.startswith(("-I", "-m", "-target", "--target")) or f in toolchain.flags
+        ]
     _run((*toolchain.cc, *flags, "-c", source, "-o", str(target.relative_to(folder))), folder)
     return target
 
 
-def _link(toolchain: Toolchain, folder: Path, flags: Sequence[str], target: Path, objects: Sequence[Path]) -> Path:
+def _link(
+    toolchain: Toolchain, folder: Path, flags: Sequence[str], target: Path, objects: Sequence[Path]
+) -> Path:
     static = () if any("sanitize" in f for f in flags) else ("-static",)
     _run((*toolchain.cc, *flags, *static, *map(str, objects), "-lm", "-o", str(target)), folder)
     return target
@@ -91,7 +108,8 @@ def _stack_flags(toolchain: Toolchain) -> tuple[str, ...]:
 
 
 def _stack(objects: Sequence[Path], sources: Sources) -> int | None:
-    """Bytes from `run` down to the deepest frame; None where the compiler wrote nothing about it."""
+    """Bytes from `run` down to the deepest frame; None where the compiler wrote nothing about
+    it."""
     graphs, usages = ([o.with_suffix(suffix) for o in objects] for suffix in (".ci", ".su"))
     run, run_in = f"{sources.name}_run", f"{sources.name}_run_in"
     if any(p.is_file() for p in graphs):

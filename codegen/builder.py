@@ -1,6 +1,8 @@
-"""Build a Graph node by node: constant parameters become attributes, composites expand, constants fold.
+"""Build a Graph node by node: constant parameters become attributes, composites expand,
+constants fold.
 
-The importer and the passes that create nodes both go through here, so a node exists in one canonical form only.
+The importer and the passes that create nodes both go through here, so a node exists in one
+canonical form only.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +16,8 @@ from codegen.ops import OPS
 from codegen.ops.base import REQUIRED, OpDef, Unsupported
 from codegen.types import DType
 
-# A constant expression may not unfold into more than this (a 1 GB ConstantOfShape is a mistake, not a weight).
+# A constant expression may not unfold into more than this (a 1 GB ConstantOfShape is a mistake, not
+# a weight).
 MAX_FOLDED_BYTES = 512 << 20
 
 
@@ -58,8 +61,15 @@ class Builder:
     def resolve(self, name: str) -> str:
         return self.aliases.get(name, name)
 
-    def add(self, op_name: str, inputs: Sequence[str], attrs: Mapping[str, Any], name: str,
-            outputs: Sequence[str] | None = None, opset: int = 1 << 30) -> tuple[str, ...]:
+    def add(
+        self,
+        op_name: str,
+        inputs: Sequence[str],
+        attrs: Mapping[str, Any],
+        name: str,
+        outputs: Sequence[str] | None = None,
+        opset: int = 1 << 30,
+    ) -> tuple[str, ...]:
         """Append one operator (expanded and folded as needed); returns the names of its outputs.
 
         Raises Unsupported where the attributes, shapes or types are not covered.
@@ -93,7 +103,8 @@ class Builder:
         return tuple(outputs)
 
     def graph(self, inputs: Sequence[str], outputs: Sequence[str]) -> Graph:
-        """The finished graph. An output that is a constant, an input, or another output's tensor gets a Copy node."""
+        """The finished graph. An output that is a constant, an input, or another output's tensor
+        gets a Copy node."""
         taken: set[str] = set()
         finals = []
         for name in outputs:
@@ -105,27 +116,41 @@ class Builder:
                 source = name
             taken.add(source)
             finals.append(source)
-        return Graph(self.name, tuple(inputs), tuple(finals), tuple(self.nodes), dict(self.tensors),
-                     dict(self.constants))
+        return Graph(
+            self.name,
+            tuple(inputs),
+            tuple(finals),
+            tuple(self.nodes),
+            dict(self.tensors),
+            dict(self.constants),
+        )
 
     def _copy(self, source: str, name: str) -> str:
         out = name if name not in self.tensors else self.unique(f"{name}/copy")
         self.aliases.pop(out, None)
         t = self.tensors[source]
         self.tensors[out] = Tensor(out, t.shape, t.dtype)
-        self.nodes.append(Node(self._node_name(f"{out}/copy", OPS["Copy"]), "Copy", (source,), (out,)))
+        self.nodes.append(
+            Node(self._node_name(f"{out}/copy", OPS["Copy"]), "Copy", (source,), (out,))
+        )
         return out
 
     def _rename(self, old: str, new: str) -> None:
-        """A network output keeps the name the user gave it, also when an Identity stood before it."""
+        """A network output keeps the name the user gave it, also when an Identity stood before
+        it."""
         self.aliases.pop(new, None)
         self.aliases = {k: new if v == old else v for k, v in self.aliases.items()}
+        self.aliases[old] = new
         swap = lambda names: tuple(new if t == old else t for t in names)  # noqa: E731
-        self.nodes = [Node(n.name, n.op, swap(n.inputs), swap(n.outputs), n.attrs) for n in self.nodes]
+        self.nodes = [
+            Node(n.name, n.op, swap(n.inputs), swap(n.outputs), n.attrs) for n in self.nodes
+        ]
         t = self.tensors.pop(old)
         self.tensors[new] = Tensor(new, t.shape, t.dtype)
 
-    def _parameters(self, op: OpDef, names: list[str], attrs: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    def _parameters(
+        self, op: OpDef, names: list[str], attrs: Mapping[str, Any]
+    ) -> tuple[list[str], dict[str, Any]]:
         unknown = set(attrs) - set(op.attrs) - set(op.ignored)
         if unknown:
             raise Unsupported(f"attribute {sorted(unknown)[0]!r} of {op.name} is not supported")
@@ -133,8 +158,10 @@ class Builder:
         for index, attr in op.const_inputs.items():
             if index < len(names) and names[index]:
                 if names[index] not in self.constants:
-                    raise Unsupported(f"input {index} ({attr}) of {op.name} is computed at run time",
-                                      "make it a constant (simplify the model, or pin dynamic dimensions with --shape)")
+                    raise Unsupported(
+                        f"input {index} ({attr}) of {op.name} is computed at run time",
+                        "make it a constant (simplify the model, or pin dynamic dimensions with --shape)",
+                    )
                 values[attr] = tuple(self.constants[names[index]].reshape(-1).tolist())
         names = [t for i, t in enumerate(names) if i not in op.const_inputs]
         while names and not names[-1]:
@@ -164,7 +191,9 @@ class Builder:
         if sum(int(np.prod(s, dtype=np.int64)) * d.size for s, d in inferred) > MAX_FOLDED_BYTES:
             raise Unsupported(f"constant expression of more than {MAX_FOLDED_BYTES} bytes")
         arrays = [self.constants[t] if t else None for t in node.inputs]
-        wide = [a.astype(np.float64) if a is not None and a.dtype.kind == "f" else a for a in arrays]
+        wide = [
+            a.astype(np.float64) if a is not None and a.dtype.kind == "f" else a for a in arrays
+        ]
         result = op.reference(node.attrs, *wide)
         results = result if isinstance(result, tuple) else (result,)
         for name, value, (shape, dtype) in zip(node.outputs, results, inferred, strict=False):

@@ -23,7 +23,8 @@ from codegen.resources import runtime_dir, templates_dir
 from codegen.schedule import Step, Value
 from codegen.types import DType
 
-# Weights beyond this many bytes go into a binary blob (.incbin): decimal text of 200 MB has killed compilers.
+# Weights beyond this many bytes go into a binary blob (.incbin): decimal text of 200 MB has killed
+# compilers.
 BLOB_BYTES = 1 << 20
 _STACK_NOTE = "the kernels keep a few vectors on the stack; the figure is in report.json"
 
@@ -74,12 +75,27 @@ class _KeepBlankLines(jinja2.ext.Extension):
 
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
-    env = jinja2.Environment(extensions=(_KeepBlankLines,),
-        loader=jinja2.FileSystemLoader(templates_dir()), undefined=jinja2.StrictUndefined, autoescape=False,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-        variable_start_string="${", variable_end_string="}", line_statement_prefix="//%", line_comment_prefix="//#")
-    env.filters.update(when=lambda text, wanted: text if wanted else "", c_args=_c_args, c_bound=_c_bound,
-                       f32=c_float, comment=comment, prefixed=lambda text, prefix: prefix + text)
+    env = jinja2.Environment(
+        extensions=(_KeepBlankLines,),
+        loader=jinja2.FileSystemLoader(templates_dir()),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        variable_start_string="${",
+        variable_end_string="}",
+        line_statement_prefix="//%",
+        line_comment_prefix="//#",
+    )
+    env.filters.update(
+        when=lambda text, wanted: text if wanted else "",
+        c_args=_c_args,
+        c_bound=_c_bound,
+        f32=c_float,
+        comment=comment,
+        prefixed=lambda text, prefix: prefix + text,
+    )
     return env
 
 
@@ -90,7 +106,11 @@ def c_float(value: float) -> str:
         return "-INFINITY" if v < 0 else "INFINITY"
     if np.isnan(v):
         return "NAN"
-    text = np.format_float_scientific(v, trim="-") if v and not 1e-4 <= abs(v) < 1e7 else np.format_float_positional(v, trim="-")
+    text = (
+        np.format_float_scientific(v, trim="-")
+        if v and not 1e-4 <= abs(v) < 1e7
+        else np.format_float_positional(v, trim="-")
+    )
     return (text if any(c in text for c in ".e") else f"{text}.0") + "f"
 
 
@@ -102,7 +122,11 @@ def _c_bound(value: float, c_type: str) -> str:
     """A clip bound as a literal of an integer type, saturated to its range."""
     info = np.iinfo(np.dtype(c_type.removesuffix("_t")))
     number = min(max(int(np.clip(value, -(2.0**63), 2.0**63)), info.min), info.max)
-    return f"(-{-(number + 1)}LL - 1)" if number == -(1 << 63) else f"{number}{'LL' if info.bits == 64 else ''}"
+    return (
+        f"(-{-(number + 1)}LL - 1)"
+        if number == -(1 << 63)
+        else f"{number}{'LL' if info.bits == 64 else ''}"
+    )
 
 
 def emit(schedule: Schedule, plan: Plan, board: Board, name: str, model_name: str) -> Sources:
@@ -114,9 +138,18 @@ class _Emitter:
     """Names and rendered kernels of one library."""
 
     def __init__(self, schedule: Schedule, plan: Plan, board: Board, name: str, model_name: str):
-        self.schedule, self.plan, self.board, self.name, self.model_name = schedule, plan, board, name, model_name
+        self.schedule, self.plan, self.board, self.name, self.model_name = (
+            schedule,
+            plan,
+            board,
+            name,
+            model_name,
+        )
         self.program = schedule.program
-        ports = [*self.program.inputs, *(self.program.values[k].tensor.name for k in self.program.outputs)]
+        ports = [
+            *self.program.inputs,
+            *(self.program.values[k].tensor.name for k in self.program.outputs),
+        ]
         self.port_names = c_names(ports, reserved={"arena", "hook", "context"})
         self.weight_names = c_names([w.symbol for w in self.program.weights], prefix=f"{name}_w_")
         self.functions: dict[tuple[str, str], str] = {}  # (kernel, text) -> C name
@@ -130,12 +163,27 @@ class _Emitter:
         outputs = tuple(self.port(k) for k in self.program.outputs)
         blob = sum(w.array.nbytes for w in self.program.weights) > BLOB_BYTES
         scope = dict(
-            name=self.name, NAME=self.name.upper(), version=__version__, calls=calls, inputs=inputs, outputs=outputs,
-            weights=[self.weight(w) for w in self.program.weights], prototypes=self.prototypes, board=self.board,
-            plan=self.plan, plan_sha256=self.plan.sha256, model_name=self.model_name, blob=blob,
+            name=self.name,
+            NAME=self.name.upper(),
+            version=__version__,
+            calls=calls,
+            inputs=inputs,
+            outputs=outputs,
+            weights=[self.weight(w) for w in self.program.weights],
+            prototypes=self.prototypes,
+            board=self.board,
+            plan=self.plan,
+            plan_sha256=self.plan.sha256,
+            model_name=self.model_name,
+            blob=blob,
             half=any(v.tensor.dtype == DType.F16 for v in self.program.values.values()),
-            arena_bytes=max(self.schedule.arena_bytes, 64), members=self.members(), neon=bool(self.neon),
-            idle=self.idle(calls, inputs), traces=self.traces(calls), stack_note=_STACK_NOTE, kernel_files=sorted(self.bodies),
+            arena_bytes=max(self.schedule.arena_bytes, 64),
+            members=self.members(),
+            neon=bool(self.neon),
+            idle=self.idle(calls, inputs),
+            traces=self.traces(calls),
+            stack_note=_STACK_NOTE,
+            kernel_files=sorted(self.bodies),
         )
         return self.files(scope, calls, inputs, outputs, blob)
 
@@ -152,8 +200,15 @@ class _Emitter:
         put(f"src/{n}_internal.h", "internal.h.j2")
         library = [put(f"src/{n}.c", "model.c.j2"), put(f"src/{n}_static.c", "static.c.j2")]
         for folder, bodies in sorted(self.bodies.items()):
-            library.append(put(f"src/{n}_{folder}.c", "kernels.c.j2", folder=folder, bodies=bodies,
-                               uses_neon=folder in self.neon))
+            library.append(
+                put(
+                    f"src/{n}_{folder}.c",
+                    "kernels.c.j2",
+                    folder=folder,
+                    bodies=bodies,
+                    uses_neon=folder in self.neon,
+                )
+            )
         if blob:
             files[f"src/{n}_weights.bin"], offsets = self.blob()
             library.append(put(f"src/{n}_weights.S", "weights.S.j2", offsets=offsets))
@@ -169,10 +224,19 @@ class _Emitter:
         put("CMakeLists.txt", "CMakeLists.txt.j2")
         put(f"cmake/{n}Config.cmake.in", "Config.cmake.in.j2")
         put(f"cmake/{n}.pc.in", "pc.in.j2")
-        return Sources(n, files, calls, inputs, outputs, tuple(library), tuple(k for c in calls for k in c.step.outputs))
+        return Sources(
+            n,
+            files,
+            calls,
+            inputs,
+            outputs,
+            tuple(library),
+            tuple(k for c in calls for k in c.step.outputs),
+        )
 
     def idle(self, calls: tuple[Call, ...], inputs: tuple[Port, ...]) -> list[str]:
-        """Parameters of `run_in` that no call reads: a network may ignore an input or need no arena."""
+        """Parameters of `run_in` that no call reads: a network may ignore an input or need no
+        arena."""
         words = {w for c in calls for a in c.args for w in re.split(r"\W+", a)}
         return [n for n in ("arena", *(p.c_name for p in inputs)) if n not in words]
 
@@ -182,8 +246,11 @@ class _Emitter:
 
     def members(self) -> list[tuple[str, str, int]]:
         """(type, member, elements) of the arena union: one per element type in use, bytes last."""
-        used = {v.tensor.dtype for k, v in self.program.values.items()
-                if k in self.schedule.places and self.schedule.places[k].kind == "arena"}
+        used = {
+            v.tensor.dtype
+            for k, v in self.program.values.items()
+            if k in self.schedule.places and self.schedule.places[k].kind == "arena"
+        }
         if self.schedule.scratch:
             used.add(DType.F32)
         total = max(self.schedule.arena_bytes, 64)
@@ -193,7 +260,9 @@ class _Emitter:
         function = self.function(step)
         args = [self.argument(a) for a in step.args]
         args += [self.expression(step.residual)] if step.residual else []
-        args += [self.expression(k, step.offset if i == 0 else 0) for i, k in enumerate(step.outputs)]
+        args += [
+            self.expression(k, step.offset if i == 0 else 0) for i, k in enumerate(step.outputs)
+        ]
         if step.scratch_bytes:
             at = self.schedule.scratch[step.name] // 4
             args.append(f"arena->f32 + {at}" if at else "arena->f32")
@@ -236,8 +305,16 @@ class _Emitter:
         pitch = self.schedule.places[first].pitch
         channels = step.dims.get("m", step.dims.get("c", 0))
         c_type = self.c_type(step.args[0]) if step.args else out.dtype.c
-        return {"act": Epilogue(), **step.kernel.params, **step.dims, "fn_name": step.dims.get("fn", ""), "T": c_type, "TY": out.dtype.c,
-                "y_pitch": pitch or channels, "to_bool": out.dtype == DType.BOOL}
+        return {
+            "act": Epilogue(),
+            **step.kernel.params,
+            **step.dims,
+            "fn_name": step.dims.get("fn", ""),
+            "T": c_type,
+            "TY": out.dtype.c,
+            "y_pitch": pitch or channels,
+            "to_bool": out.dtype == DType.BOOL,
+        }
 
     def c_type(self, arg: str) -> str:
         if not arg.startswith("&"):
@@ -251,23 +328,40 @@ class _Emitter:
         return tidy(text).strip("\n") + "\n"
 
     def traces(self, calls: tuple[Call, ...]) -> list[dict[str, Any]]:
-        """What the verify program writes after each call: where, and how many rows of how many bytes."""
+        """What the verify program writes after each call: where, and how many rows of how many
+        bytes."""
         out = []
         for i, call in enumerate(calls):
             for key in call.step.outputs:
                 value: Value = self.program.values[key]
                 place = self.schedule.places[key]
-                size, channels = value.tensor.dtype.size, value.tensor.shape[1] if place.pitch else 0
+                size, channels = (
+                    value.tensor.dtype.size,
+                    value.tensor.shape[1] if place.pitch else 0,
+                )
                 rows = value.tensor.size // channels if channels else 1
-                out.append(dict(step=i, address=self.expression(key), rows=rows,
-                                bytes=value.bytes // rows, pitch=(place.pitch or 0) * size or value.bytes))
+                out.append(
+                    dict(
+                        step=i,
+                        address=self.expression(key),
+                        rows=rows,
+                        bytes=value.bytes // rows,
+                        pitch=(place.pitch or 0) * size or value.bytes,
+                    )
+                )
         return out
 
     def weight(self, w) -> dict[str, Any]:
         dtype = DType.of(w.array.dtype)
-        return dict(name=self.weight_names[w.symbol], c_type=dtype.c, size=max(w.array.size, 1), node=comment(w.node),
-                    shape="x".join(map(str, w.array.shape)) or "scalar", bytes=w.array.nbytes,
-                    lines=lambda: _literals(w.array, dtype))
+        return dict(
+            name=self.weight_names[w.symbol],
+            c_type=dtype.c,
+            size=max(w.array.size, 1),
+            node=comment(w.node),
+            shape="x".join(map(str, w.array.shape)) or "scalar",
+            bytes=w.array.nbytes,
+            lines=lambda: _literals(w.array, dtype),
+        )
 
     def blob(self) -> tuple[bytes, list[int]]:
         """All weights in one file, each at a multiple of 64 bytes."""
@@ -303,7 +397,8 @@ def _literals(array: np.ndarray, dtype: DType) -> list[str]:
 
 
 def write(sources: Sources, folder: Path) -> None:
-    """Put the files on disk; a file that is already right is left alone, so that its object need not be rebuilt."""
+    """Put the files on disk; a file that is already right is left alone, so that its object need
+    not be rebuilt."""
     for path, data in sources.files.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""Memory layouts: `nchw` is ONNX order, `nhwc` has the channels last; for tensors of rank < 3 both are the same."""
+"""Memory layouts: `nchw` is ONNX order, `nhwc` has the channels last; for tensors of rank < 3
+both are the same."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,7 +43,9 @@ def memory_attrs(op: OpDef, attrs: Mapping[str, Any], layout: str, rank: int) ->
     return out
 
 
-def transposition(shape: Shape, perm: Sequence[int], source: str, target: str) -> tuple[Shape, Shape, tuple[int, ...]]:
+def transposition(
+    shape: Shape, perm: Sequence[int], source: str, target: str
+) -> tuple[Shape, Shape, tuple[int, ...]]:
     """ONNX Transpose(perm) of `shape` between two layouts, as a plain transposition of memory.
 
     Returns (memory shape in, memory shape out, perm in memory order).
@@ -61,8 +64,8 @@ def moves_nothing(before: Shape, memory_perm: Sequence[int]) -> bool:
 
 
 def reshape_keeps(layout: str, before: Shape, after: Shape) -> bool:
-    """True where a reshape may be taken in `layout` without going through ONNX order: nothing moves there anyway,
-    or batch and channels stay and only spatial dimensions are regrouped."""
+    """True where a reshape may be taken in `layout` without going through ONNX order: nothing
+    moves there anyway, or batch and channels stay and only spatial dimensions are regrouped."""
     if same_memory(before, layout, "nchw"):
         return same_memory(after, layout, "nchw")
     return len(before) > 2 and len(after) > 2 and before[:2] == after[:2]

@@ -13,7 +13,8 @@ _TRIES = 400  # packing orders tried before the best one so far is taken
 
 @dataclass(frozen=True)
 class Buffer:
-    """A live range in the arena: `first`..`last` are step numbers, both included; offset and size in bytes."""
+    """A live range in the arena: `first`..`last` are step numbers, both included; offset and
+    size in bytes."""
 
     name: str
     bytes: int
@@ -34,7 +35,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Program in execution order with every value placed. `lower_bound` is the largest live set in bytes."""
+    """Program in execution order with every value placed. `lower_bound` is the largest live set
+    in bytes."""
 
     program: Program
     places: Mapping[str, Place]
@@ -45,7 +47,8 @@ class Schedule:
 
 
 def allocate(program: Program, order: Sequence[str] = ()) -> Schedule:
-    """Order the steps (or take `order`, names of nodes), decide what is written in place, pack the arena."""
+    """Order the steps (or take `order`, names of nodes), decide what is written in place, pack
+    the arena."""
     steps = order_as(program, order) if order else order_steps(program)
     program = replace(program, steps=steps)
     program = _in_place(program)
@@ -53,7 +56,9 @@ def allocate(program: Program, order: Sequence[str] = ()) -> Schedule:
     offsets = {b.name: b.offset for b in buffers}
     total = max((b.offset + _align(b.bytes) for b in buffers), default=0)
     scratch = {s.name: offsets[_scratch_name(s)] for s in steps if s.scratch_bytes}
-    return Schedule(program, _places(program, offsets), buffers, scratch, total, lower_bound(buffers))
+    return Schedule(
+        program, _places(program, offsets), buffers, scratch, total, lower_bound(buffers)
+    )
 
 
 def _in_place(program: Program) -> Program:
@@ -102,7 +107,11 @@ def _live_ranges(program: Program) -> list[Buffer]:
             if root not in outside:
                 spans.setdefault(root, [i, i])[1] = i
     out = [Buffer(root, program.values[root].bytes, a, b) for root, (a, b) in spans.items()]
-    out += [Buffer(_scratch_name(s), s.scratch_bytes, i, i) for i, s in enumerate(program.steps) if s.scratch_bytes]
+    out += [
+        Buffer(_scratch_name(s), s.scratch_bytes, i, i)
+        for i, s in enumerate(program.steps)
+        if s.scratch_bytes
+    ]
     return out
 
 
@@ -111,16 +120,22 @@ def _align(n: int) -> int:
 
 
 def lower_bound(buffers: Sequence[Buffer]) -> int:
-    """Largest sum of buffers (each rounded up to the alignment) that are live at the same step, in bytes."""
+    """Largest sum of buffers (each rounded up to the alignment) that are live at the same step,
+    in bytes."""
     last = max((b.last for b in buffers), default=-1)
-    return max((sum(_align(b.bytes) for b in buffers if b.first <= t <= b.last) for t in range(last + 1)), default=0)
+    return max(
+        (sum(_align(b.bytes) for b in buffers if b.first <= t <= b.last) for t in range(last + 1)),
+        default=0,
+    )
 
 
 def pack(buffers: Sequence[Buffer]) -> tuple[Buffer, ...]:
-    """Offsets such that buffers that live together do not overlap; best of several orders of placement.
+    """Offsets such that buffers that live together do not overlap; best of several orders of
+    placement.
 
-    Each order places buffers one by one at the lowest gap that fits (best-fit on offsets). Orders that end above the
-    largest live set are improved by moving the buffers that stick out to the front; deterministic.
+    Each order places buffers one by one at the lowest gap that fits (best-fit on offsets).
+    Orders that end above the largest live set are improved by moving the buffers that stick out
+    to the front; deterministic.
     """
     if not buffers:
         return ()
@@ -158,7 +173,9 @@ def pack(buffers: Sequence[Buffer]) -> tuple[Buffer, ...]:
 def _place(order: Sequence[Buffer]) -> tuple[Buffer, ...]:
     placed: list[Buffer] = []
     for b in order:
-        clash = sorted((p for p in placed if p.first <= b.last and b.first <= p.last), key=lambda p: p.offset)
+        clash = sorted(
+            (p for p in placed if p.first <= b.last and b.first <= p.last), key=lambda p: p.offset
+        )
         offset = 0
         for p in clash:
             if offset + _align(b.bytes) <= p.offset:

@@ -23,16 +23,21 @@ from codegen.types import DType
 MIN_OPSET = 7
 
 
-def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, name: str = "") -> Graph:
+def import_onnx(
+    path: Path, shapes: Mapping[str, Sequence[int]] | None = None, name: str = ""
+) -> Graph:
     """Read, pin, simplify and translate a model.
 
-    `shapes` pins inputs by name. `name` becomes the prefix of the C library; default: the file's stem.
-    Raises CodegenError for anything wrong with the file or not supported, listing all unsupported nodes at once.
+    `shapes` pins inputs by name. `name` becomes the prefix of the C library; default: the file's
+    stem. Raises CodegenError for anything wrong with the file or not supported, listing all
+    unsupported nodes at once.
     """
     model = pin_shapes(read_model(path), path, shapes or {})
     graph = translate(_simplify(model, path), path, name or path.stem)
     if not graph.outputs:
-        raise CodegenError(str(path), "the model has no outputs", "a network needs one", "export it again")
+        raise CodegenError(
+            str(path), "the model has no outputs", "a network needs one", "export it again"
+        )
     return graph
 
 
@@ -44,11 +49,19 @@ def read_model(path: Path) -> ModelProto:
     try:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError, RuntimeError) as e:
-        raise CodegenError(where, f"not an ONNX model ({e})", "an ONNX protobuf is needed",
-                           "export or download it again; the file may be truncated") from None
+        raise CodegenError(
+            where,
+            f"not an ONNX model ({e})",
+            "an ONNX protobuf is needed",
+            "export or download it again; the file may be truncated",
+        ) from None
     if not model.HasField("graph") or not model.opset_import:
-        raise CodegenError(where, "not an ONNX model (no graph or no opset)", "an ONNX protobuf is needed",
-                           "export or download it again")
+        raise CodegenError(
+            where,
+            "not an ONNX model (no graph or no opset)",
+            "an ONNX protobuf is needed",
+            "export or download it again",
+        )
     _check_opset(model, where)
     _load_external(model, path)
     _check_wiring(model, where)
@@ -58,8 +71,12 @@ def read_model(path: Path) -> ModelProto:
         # models over 2 GB cannot be serialised for the checker; everything else is a broken model
         if "exceeds" not in str(e) and "too large" not in str(e).lower():
             first = str(e).strip().splitlines()[0]
-            raise CodegenError(where, f"the ONNX checker rejects it ({first})", "a valid model is needed",
-                               "export it again with a current exporter") from None
+            raise CodegenError(
+                where,
+                f"the ONNX checker rejects it ({first})",
+                "a valid model is needed",
+                "export it again with a current exporter",
+            ) from None
     return onnx.inliner.inline_local_functions(model) if model.functions else model
 
 
@@ -67,13 +84,19 @@ def _check_opset(model: ModelProto, where: str) -> None:
     opset = opset_of(model)
     newest = onnx.defs.onnx_opset_version()
     if not MIN_OPSET <= opset <= newest:
-        raise CodegenError(where, f"opset {opset}", f"opsets {MIN_OPSET} to {newest} are read",
-                           "convert it with onnx.version_converter")
+        raise CodegenError(
+            where,
+            f"opset {opset}",
+            f"opsets {MIN_OPSET} to {newest} are read",
+            "convert it with onnx.version_converter",
+        )
 
 
 def opset_of(model: ModelProto) -> int:
     """Version of the default operator set that the model uses."""
-    return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=MIN_OPSET)
+    return max(
+        (o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=MIN_OPSET
+    )
 
 
 def _load_external(model: ModelProto, path: Path) -> None:
@@ -84,24 +107,42 @@ def _load_external(model: ModelProto, path: Path) -> None:
         location = {e.key: e.value for e in tensor.external_data}.get("location", "")
         target = (folder / location).resolve()
         if not location or not target.is_relative_to(folder):
-            raise CodegenError(str(path), f"external data of {tensor.name!r} at {location!r} is outside the folder",
-                               "external data must lie beside the model", "move the data file and fix its location")
+            raise CodegenError(
+                str(path),
+                f"external data of {tensor.name!r} at {location!r} is outside the folder",
+                "external data must lie beside the model",
+                "move the data file and fix its location",
+            )
         if not target.is_file():
-            raise CodegenError(str(path), f"external data file {location!r} of {tensor.name!r} is missing",
-                               "it must lie beside the model", "copy it there")
+            raise CodegenError(
+                str(path),
+                f"external data file {location!r} of {tensor.name!r} is missing",
+                "it must lie beside the model",
+                "copy it there",
+            )
     if not external:
         return
     try:
         onnx.load_external_data_for_model(model, str(folder))
     except Exception as e:  # onnx raises several unrelated types here, all about the data file
-        raise CodegenError(str(path), f"external data cannot be read ({e})", "offset and length must fit the file",
-                           "export the model again") from None
+        raise CodegenError(
+            str(path),
+            f"external data cannot be read ({e})",
+            "offset and length must fit the file",
+            "export the model again",
+        ) from None
     for tensor in external:
-        expected = int(np.prod(tensor.dims, dtype=np.int64)) * onnx.helper.tensor_dtype_to_np_dtype(
-            tensor.data_type).itemsize
+        expected = (
+            int(np.prod(tensor.dims, dtype=np.int64))
+            * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        )
         if len(tensor.raw_data) != expected:
-            raise CodegenError(str(path), f"external data of {tensor.name!r} has {len(tensor.raw_data)} bytes",
-                               f"{expected} are needed", "export the model again; the data file may be truncated")
+            raise CodegenError(
+                str(path),
+                f"external data of {tensor.name!r} has {len(tensor.raw_data)} bytes",
+                f"{expected} are needed",
+                "export the model again; the data file may be truncated",
+            )
 
 
 def _all_tensors(model: ModelProto):
@@ -130,19 +171,28 @@ def _check_wiring(model: ModelProto, where: str) -> None:
     for node in waiting:
         for i in node.input:
             if i not in known and i not in made:
-                raise CodegenError(where, f"node {node.name or node.op_type!r} reads {i!r}, which nothing defines",
-                                   "each input must be a graph input, an initializer or another node's output",
-                                   "export the model again; an initializer may be missing")
+                raise CodegenError(
+                    where,
+                    f"node {node.name or node.op_type!r} reads {i!r}, which nothing defines",
+                    "each input must be a graph input, an initializer or another node's output",
+                    "export the model again; an initializer may be missing",
+                )
     if waiting:
         names = ", ".join(repr(n.name or n.op_type) for n in waiting[:4])
-        raise CodegenError(where, f"the nodes {names} form a cycle", "a network must be acyclic", "export it again")
+        raise CodegenError(
+            where, f"the nodes {names} form a cycle", "a network must be acyclic", "export it again"
+        )
     if len(ordered) > 1 and any(a is not b for a, b in zip(ordered, model.graph.node, strict=True)):
         del model.graph.node[:]
         model.graph.node.extend(ordered)
     for out in model.graph.output:
         if out.name not in known:
-            raise CodegenError(where, f"output {out.name!r} is never computed", "each output needs a producer",
-                               "export the model again")
+            raise CodegenError(
+                where,
+                f"output {out.name!r} is never computed",
+                "each output needs a producer",
+                "export the model again",
+            )
 
 
 def model_inputs(model: ModelProto) -> list[ValueInfoProto]:
@@ -157,32 +207,50 @@ def pin_shapes(model: ModelProto, path: Path, shapes: Mapping[str, Sequence[int]
     known = [i.name for i in inputs]
     for name in shapes:
         if name not in known:
-            raise CodegenError("--shape", f"input {name!r} is not in {path.name}", f"inputs: {', '.join(known)}",
-                               "name one of them")
+            raise CodegenError(
+                "--shape",
+                f"input {name!r} is not in {path.name}",
+                f"inputs: {', '.join(known)}",
+                "name one of them",
+            )
     open_dims = []
     for info in inputs:
         if not info.type.HasField("tensor_type"):
-            raise CodegenError(str(path), f"input {info.name!r} is not a tensor", "inputs must be dense tensors",
-                               "export the model without sequences or maps")
+            raise CodegenError(
+                str(path),
+                f"input {info.name!r} is not a tensor",
+                "inputs must be dense tensors",
+                "export the model without sequences or maps",
+            )
         dims = info.type.tensor_type.shape.dim
         wanted = shapes.get(info.name)
         if wanted is not None:
             _pin(info, wanted, path)
         elif not info.type.tensor_type.HasField("shape") or any(d.dim_value <= 0 for d in dims):
-            text = "x".join(str(d.dim_value or d.dim_param or "?") for d in dims) or "of unknown rank"
+            text = (
+                "x".join(str(d.dim_value or d.dim_param or "?") for d in dims) or "of unknown rank"
+            )
             open_dims.append((info.name, text))
     if open_dims:
         what = ", ".join(f"{n} is {t}" for n, t in open_dims)
         hint = " ".join(f"--shape {n}={_suggest(t)}" for n, t in open_dims)
-        raise CodegenError(str(path), f"dynamic input shape left open: {what}", "every dimension must be fixed",
-                           f"give e.g. {hint}")
+        raise CodegenError(
+            str(path),
+            f"dynamic input shape left open: {what}",
+            "every dimension must be fixed",
+            f"give e.g. {hint}",
+        )
     if shapes:
         _forget_shapes(model)
     return model
 
 
 def _suggest(text: str) -> str:
-    return "x".join(d if d.isdigit() else "1" for d in text.split("x")) if "x" in text else "1x3x224x224"
+    return (
+        "x".join(d if d.isdigit() else "1" for d in text.split("x"))
+        if "x" in text
+        else "1x3x224x224"
+    )
 
 
 def _pin(info: ValueInfoProto, wanted: Sequence[int], path: Path) -> None:
@@ -190,12 +258,19 @@ def _pin(info: ValueInfoProto, wanted: Sequence[int], path: Path) -> None:
     have = tensor.shape.dim
     clash = tensor.HasField("shape") and (
         len(have) != len(wanted)
-        or any(d.dim_value > 0 and d.dim_value != w for d, w in list(zip(have, wanted, strict=False))[1:])
+        or any(
+            d.dim_value > 0 and d.dim_value != w
+            for d, w in list(zip(have, wanted, strict=False))[1:]
+        )
     )
     if clash:
         text = "x".join(str(d.dim_value or d.dim_param or "?") for d in have)
-        raise CodegenError("--shape", f"{info.name}={'x'.join(map(str, wanted))} does not fit {text} in {path.name}",
-                           "only open dimensions and the batch can be set", "change the value")
+        raise CodegenError(
+            "--shape",
+            f"{info.name}={'x'.join(map(str, wanted))} does not fit {text} in {path.name}",
+            "only open dimensions and the batch can be set",
+            "change the value",
+        )
     del tensor.shape.dim[:]
     for extent in wanted:
         tensor.shape.dim.add().dim_value = extent
@@ -210,16 +285,19 @@ def _forget_shapes(model: ModelProto) -> None:
 
 
 def _simplify(model: ModelProto, path: Path) -> ModelProto:
-    """onnxsim, which prints and on some subgraphs raises; the unsimplified model is then as good, only longer."""
+    """onnxsim, which prints and on some subgraphs raises; the unsimplified model is then as
+    good, only longer."""
     import onnxsim
+
     if model.ByteSize() > 1 << 30:
         return model
     try:
         with _silence():
             simple, _ = onnxsim.simplify(model, check_n=0)
         names = {i.name for i in model_inputs(simple)}
-        if {i.name for i in model_inputs(model)} - names or [o.name for o in simple.graph.output] != [
-                o.name for o in model.graph.output]:
+        if {i.name for i in model_inputs(model)} - names or [
+            o.name for o in simple.graph.output
+        ] != [o.name for o in model.graph.output]:
             return model
         return simple
     except Exception:
@@ -243,7 +321,8 @@ def _silence():
 
 
 def translate(model: ModelProto, path: Path, name: str) -> Graph:
-    """A model in memory, with every input shape known, as a Graph; `path` is only where messages point."""
+    """A model in memory, with every input shape known, as a Graph; `path` is only where messages
+    point."""
     b = Builder(name)
     problems: list[str] = []
     inputs = [i.name for i in model_inputs(model)]
@@ -263,17 +342,28 @@ def translate(model: ModelProto, path: Path, name: str) -> Graph:
         try:
             absent = sorted(missing & set(node.input))
             if absent:
-                raise Unsupported(f"it reads {absent[0]!r}, an optional output that is not computed")
+                raise Unsupported(
+                    f"it reads {absent[0]!r}, an optional output that is not computed"
+                )
             missing |= _node(b, node, opset)
         except Unsupported as e:
             broken |= set(node.output)
-            problems.append(f"  {node.op_type} {node.name or node.output[0]!r}: {e.reason}; {e.todo}")
-    problems += [f"  output {o.name!r}: an optional output of its node that is not computed"
-                 for o in model.graph.output if o.name in missing]
+            problems.append(
+                f"  {node.op_type} {node.name or node.output[0]!r}: {e.reason}; {e.todo}"
+            )
+    problems += [
+        f"  output {o.name!r}: an optional output of its node that is not computed"
+        for o in model.graph.output
+        if o.name in missing
+    ]
     if problems:
         listing = "\n".join(dict.fromkeys(problems))
-        raise CodegenError(str(path), f"{len(problems)} unsupported node(s):\n{listing}",
-                           "`codegen ops` lists what is supported", "change the nodes above")
+        raise CodegenError(
+            str(path),
+            f"{len(problems)} unsupported node(s):\n{listing}",
+            "`codegen ops` lists what is supported",
+            "change the nodes above",
+        )
     return b.graph(inputs, [o.name for o in model.graph.output])
 
 
@@ -282,8 +372,12 @@ def _input(b: Builder, info: ValueInfoProto, path: Path) -> None:
     try:
         dtype = DType.from_onnx(tensor.elem_type)
     except KeyError:
-        raise CodegenError(str(path), f"input {info.name!r} has element type {tensor.elem_type}",
-                           "numeric tensors and bool", "export the model with numeric inputs") from None
+        raise CodegenError(
+            str(path),
+            f"input {info.name!r} has element type {tensor.elem_type}",
+            "numeric tensors and bool",
+            "export the model with numeric inputs",
+        ) from None
     b.input(Tensor(info.name, tuple(d.dim_value for d in tensor.shape.dim), dtype))
 
 
@@ -291,23 +385,31 @@ def _initializer(b: Builder, t: onnx.TensorProto, path: Path) -> None:
     try:
         b._store(t.name, numpy_helper.to_array(t))
     except (Unsupported, ValueError, TypeError) as e:
-        raise CodegenError(str(path), f"initializer {t.name!r} cannot be read ({e})", "dense numeric tensors",
-                           "export the model again") from None
+        raise CodegenError(
+            str(path),
+            f"initializer {t.name!r} cannot be read ({e})",
+            "dense numeric tensors",
+            "export the model again",
+        ) from None
 
 
 def _unknown_op(node: NodeProto, problems: list[str]) -> bool:
     if node.domain in ("", "ai.onnx") and node.op_type in OPS:
         return False
     domain = f"{node.domain}." if node.domain else ""
-    problems.append(f"  {domain}{node.op_type} {node.name or node.output[0]!r}: no such operator here; "
-                    "replace it by supported operators before export")
+    problems.append(
+        f"  {domain}{node.op_type} {node.name or node.output[0]!r}: no such operator here; "
+        "replace it by supported operators before export"
+    )
     return True
 
 
 def _node(b: Builder, node: NodeProto, opset: int) -> set[str]:
     """Append one node; returns those of its outputs that nothing computes."""
     if node.domain not in ("", "ai.onnx") or node.op_type not in OPS:
-        raise Unsupported("no such operator here", "replace it by supported operators before export")
+        raise Unsupported(
+            "no such operator here", "replace it by supported operators before export"
+        )
     attrs = {a.name: _attribute(a) for a in node.attribute}
     outputs = list(node.output)
     b.add(node.op_type, node.input, attrs, node.name or node.output[0], outputs, opset)
@@ -342,7 +444,9 @@ def read_tensor(path: Path) -> np.ndarray:
     try:
         return numpy_helper.to_array(onnx.load_tensor(path))
     except Exception as e:  # protobuf and numpy_helper raise unrelated types for a broken file
-        raise CodegenError(str(path), f"not an ONNX tensor ({e})", "a TensorProto", "write it again") from None
+        raise CodegenError(
+            str(path), f"not an ONNX tensor ({e})", "a TensorProto", "write it again"
+        ) from None
 
 
 def standard_operators() -> set[str]:

@@ -48,7 +48,10 @@ class _Problem:
     def start(self) -> _State:
         """Nothing done; the peak cannot be below what one step alone keeps alive."""
         floor = max(
-            (s + sum(b.bytes for b in own) for s, own in zip(self.scratch, self.buffers, strict=True)),
+            (
+                s + sum(b.bytes for b in own)
+                for s, own in zip(self.scratch, self.buffers, strict=True)
+            ),
             default=0,
         )
         return _State(floor, 0, 0, tuple(i for i, n in enumerate(self.needs) if not n))

@@ -1,4 +1,5 @@
-"""The plan: which kernel computes which node. Plain JSON, versioned, diffable, checked before it is believed."""
+"""The plan: which kernel computes which node. Plain JSON, versioned, diffable, checked before it
+is believed."""
 
 import difflib
 import hashlib
@@ -41,20 +42,42 @@ class Plan:
 
     def to_json(self) -> str:
         """The file: one line per node, so that two plans can be compared with diff."""
-        head = {"schema": SCHEMA, "model_sha256": self.model_sha256, "board": self.board, "threads": self.threads}
-        lines = [f'  {json.dumps(k)}: {json.dumps(v)},' for k, v in head.items()]
-        rows = [f'    {json.dumps(n)}: {{"kernel": {json.dumps(c.kernel)}, "layout": {json.dumps(c.layout)}}}'
-                for n, c in self.nodes.items()]
+        head = {
+            "schema": SCHEMA,
+            "model_sha256": self.model_sha256,
+            "board": self.board,
+            "threads": self.threads,
+        }
+        lines = [f"  {json.dumps(k)}: {json.dumps(v)}," for k, v in head.items()]
+        rows = [
+            f'    {json.dumps(n)}: {{"kernel": {json.dumps(c.kernel)}, "layout": {json.dumps(c.layout)}}}'
+            for n, c in self.nodes.items()
+        ]
         moves = [f"    {json.dumps(dict(c))}" for c in self.conversions]
-        lines += ['  "nodes": {', ",\n".join(rows), "  },", '  "conversions": [', *([",\n".join(moves)] if moves else []),
-                  "  ],", f'  "order": {json.dumps(list(self.order))},', f'  "predicted": {json.dumps(dict(self.predicted))}']
+        lines += [
+            '  "nodes": {',
+            ",\n".join(rows),
+            "  },",
+            '  "conversions": [',
+            *([",\n".join(moves)] if moves else []),
+            "  ],",
+            f'  "order": {json.dumps(list(self.order))},',
+            f'  "predicted": {json.dumps(dict(self.predicted))}',
+        ]
         return "{\n" + "\n".join(lines) + "\n}\n"
 
     @property
     def sha256(self) -> str:
         """Identity of the decisions (not of predictions)."""
-        text = json.dumps([self.model_sha256, self.board, self.threads, list(self.order),
-                           {n: [c.kernel, c.layout] for n, c in sorted(self.nodes.items())}])
+        text = json.dumps(
+            [
+                self.model_sha256,
+                self.board,
+                self.threads,
+                list(self.order),
+                {n: [c.kernel, c.layout] for n, c in sorted(self.nodes.items())},
+            ]
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -69,60 +92,126 @@ def read_plan(path: Path) -> Plan:
     try:
         raw = json.loads(path.read_text())
     except FileNotFoundError:
-        raise CodegenError(where, "no such file", "a plan.json is needed", "check the path") from None
+        raise CodegenError(
+            where, "no such file", "a plan.json is needed", "check the path"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise CodegenError(where, f"not JSON ({e})", "a plan written by codegen", "fix the file") from None
+        raise CodegenError(
+            where, f"not JSON ({e})", "a plan written by codegen", "fix the file"
+        ) from None
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         found = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
-        raise CodegenError(where, f"schema {found!r}", f"schema {SCHEMA} is read", "make the plan again")
-    known = {"schema", "model_sha256", "board", "threads", "nodes", "conversions", "order", "predicted"}
+        raise CodegenError(
+            where, f"schema {found!r}", f"schema {SCHEMA} is read", "make the plan again"
+        )
+    known = {
+        "schema",
+        "model_sha256",
+        "board",
+        "threads",
+        "nodes",
+        "conversions",
+        "order",
+        "predicted",
+    }
     unknown = sorted(set(raw) - known)
     if unknown:
-        raise CodegenError(where, f"unknown key {unknown[0]!r}", f"known keys: {', '.join(sorted(known))}", "remove it")
+        raise CodegenError(
+            where,
+            f"unknown key {unknown[0]!r}",
+            f"known keys: {', '.join(sorted(known))}",
+            "remove it",
+        )
     for key, kind in (("model_sha256", str), ("board", str), ("nodes", dict)):
         if not isinstance(raw.get(key), kind):
-            raise CodegenError(where, f"{key} is {raw.get(key)!r}", f"a {kind.__name__} is needed", "fix the file")
+            raise CodegenError(
+                where, f"{key} is {raw.get(key)!r}", f"a {kind.__name__} is needed", "fix the file"
+            )
     if raw.get("threads", 1) != 1:
-        raise CodegenError(where, f"threads {raw['threads']!r}", "1 thread is generated", "set threads to 1")
+        raise CodegenError(
+            where, f"threads {raw['threads']!r}", "1 thread is generated", "set threads to 1"
+        )
     nodes = {name: _choice(where, name, entry) for name, entry in raw["nodes"].items()}
-    return Plan(raw["board"], raw["model_sha256"], nodes, tuple(raw.get("order", ())),
-                tuple(raw.get("conversions", ())), 1, raw.get("predicted", {}))
+    return Plan(
+        raw["board"],
+        raw["model_sha256"],
+        nodes,
+        tuple(raw.get("order", ())),
+        tuple(raw.get("conversions", ())),
+        1,
+        raw.get("predicted", {}),
+    )
 
 
 def _choice(where: str, name: str, entry: Any) -> Choice:
-    if not isinstance(entry, dict) or set(entry) - {"kernel", "layout"} or not isinstance(entry.get("kernel"), str):
-        raise CodegenError(where, f"entry of node {name!r} is {entry!r}", 'it needs {"kernel": ..., "layout": ...}',
-                           "fix the entry")
+    if (
+        not isinstance(entry, dict)
+        or set(entry) - {"kernel", "layout"}
+        or not isinstance(entry.get("kernel"), str)
+    ):
+        raise CodegenError(
+            where,
+            f"entry of node {name!r} is {entry!r}",
+            'it needs {"kernel": ..., "layout": ...}',
+            "fix the entry",
+        )
     layout = entry.get("layout", "nchw")
     if layout not in LAYOUTS:
-        raise CodegenError(where, f"layout {layout!r} of node {name!r}", f"layouts: {', '.join(LAYOUTS)}", "name one")
+        raise CodegenError(
+            where,
+            f"layout {layout!r} of node {name!r}",
+            f"layouts: {', '.join(LAYOUTS)}",
+            "name one",
+        )
     return Choice(entry["kernel"], layout)
 
 
-def check_plan(plan: Plan, graph: Graph, board: Board, model_sha256: str, where: str = "plan") -> None:
+def check_plan(
+    plan: Plan, graph: Graph, board: Board, model_sha256: str, where: str = "plan"
+) -> None:
     """CodegenError unless every node has a kernel that can compute it on this board."""
     if plan.model_sha256 != model_sha256:
-        raise CodegenError(where, f"made for model {plan.model_sha256[:12]}…", f"this model is {model_sha256[:12]}…",
-                           "make a plan for this model (and --shape)")
+        raise CodegenError(
+            where,
+            f"made for model {plan.model_sha256[:12]}…",
+            f"this model is {model_sha256[:12]}…",
+            "make a plan for this model (and --shape)",
+        )
     if plan.board != board.name:
-        raise CodegenError(where, f"made for board {plan.board!r}", f"this build is for {board.name!r}",
-                           "make a plan for this board, or change its `board` key if the cores are alike")
+        raise CodegenError(
+            where,
+            f"made for board {plan.board!r}",
+            f"this build is for {board.name!r}",
+            "make a plan for this board, or change its `board` key if the cores are alike",
+        )
     wanted = {n.name: n for n in graph.nodes if needs_kernel(n)}
     for name in plan.nodes:
         if name not in wanted:
             near = difflib.get_close_matches(name, wanted, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise CodegenError(where, f"node {name!r} is not in the network{hint}",
-                               f"{len(wanted)} nodes have kernels", "make the plan again for this model")
+            raise CodegenError(
+                where,
+                f"node {name!r} is not in the network{hint}",
+                f"{len(wanted)} nodes have kernels",
+                "make the plan again for this model",
+            )
     for name, node in wanted.items():
         if name not in plan.nodes:
-            raise CodegenError(where, f"node {name!r} ({node.op}) has no kernel", "every node needs one",
-                               "make the plan again or add the node")
+            raise CodegenError(
+                where,
+                f"node {name!r} ({node.op}) has no kernel",
+                "every node needs one",
+                "make the plan again or add the node",
+            )
         _check_choice(plan.nodes[name], graph, node, board, where)
     if plan.order and sorted(plan.order) != sorted(wanted):
         odd = sorted(set(plan.order) ^ set(wanted)) or ["a node twice"]
-        raise CodegenError(where, f"order does not list every node once ({odd[0]!r})", "each node exactly once",
-                           "remove the key `order` to have it chosen")
+        raise CodegenError(
+            where,
+            f"order does not list every node once ({odd[0]!r})",
+            "each node exactly once",
+            "remove the key `order` to have it chosen",
+        )
 
 
 def _check_choice(choice: Choice, graph: Graph, node: Node, board: Board, where: str) -> None:
@@ -130,13 +219,25 @@ def _check_choice(choice: Choice, graph: Graph, node: Node, board: Board, where:
     rows = load_kernels()
     if choice.kernel not in rows or rows[choice.kernel].family != family:
         have = ", ".join(r.name for r in family_rows(family))
-        raise CodegenError(where, f"kernel {choice.kernel!r} for node {node.name!r} ({family})",
-                           f"templates/{family}/kernels.toml has: {have}", "name one of them")
+        raise CodegenError(
+            where,
+            f"kernel {choice.kernel!r} for node {node.name!r} ({family})",
+            f"templates/{family}/kernels.toml has: {have}",
+            "name one of them",
+        )
     row = rows[choice.kernel]
     if row.layout not in ("any", choice.layout):
-        raise CodegenError(where, f"layout {choice.layout!r} for node {node.name!r}",
-                           f"kernel {row.name} computes {row.layout}", "change the layout or the kernel")
+        raise CodegenError(
+            where,
+            f"layout {choice.layout!r} for node {node.name!r}",
+            f"kernel {row.name} computes {row.layout}",
+            "change the layout or the kernel",
+        )
     reason = refusal(row, layer_of(graph, node, choice.layout), tuple(board.isa))
     if reason:
-        raise CodegenError(where, f"kernel {row.name!r} cannot compute node {node.name!r}: {reason}",
-                           "a row whose constraints hold", "choose another kernel")
+        raise CodegenError(
+            where,
+            f"kernel {row.name!r} cannot compute node {node.name!r}: {reason}",
+            "a row whose constraints hold",
+            "choose another kernel",
+        )

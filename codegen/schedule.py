@@ -1,6 +1,8 @@
-"""Plan -> Program: kernel calls on values in definite layouts, with conversions where neighbours disagree.
+"""Plan -> Program: kernel calls on values in definite layouts, with conversions where neighbours
+disagree.
 
-Values that are only another name for (part of) another value are views and cost nothing; the rest get memory later.
+Values that are only another name for (part of) another value are views and cost nothing; the
+rest get memory later.
 """
 
 from collections.abc import Mapping
@@ -14,7 +16,12 @@ from codegen.graph import Graph, Node, Tensor
 from codegen.kernels import Kernel, family_rows, load_kernels
 from codegen.layer import layer_of
 from codegen.layout import (
-    memory_shape, moves_nothing, permutation, reshape_keeps, same_memory, transposition,
+    memory_shape,
+    moves_nothing,
+    permutation,
+    reshape_keeps,
+    same_memory,
+    transposition,
 )
 from codegen.ops import OPS
 from codegen.ops.base import around
@@ -56,8 +63,9 @@ class Weight:
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel call. `args` are value keys or, for entries "&symbol", weights, in the order of the C parameters,
-    before residual, outputs and scratch; `offset` is added (elements) to the first output's address."""
+    """One kernel call. `args` are value keys or, for entries "&symbol", weights, in the order of
+    the C parameters, before residual, outputs and scratch; `offset` is added (elements) to the
+    first output's address."""
 
     name: str
     op: str
@@ -76,7 +84,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Program:
-    """Steps in some valid order, values by key, views among them, and the network's own inputs and outputs."""
+    """Steps in some valid order, values by key, views among them, and the network's own inputs
+    and outputs."""
 
     steps: tuple[Step, ...]
     values: Mapping[str, Value]
@@ -146,10 +155,23 @@ class _Lowering:
             return key
         before, after, perm = transposition(shape, tuple(range(len(shape))), source.layout, layout)
         dims = transpose_dims({"perm": perm}, [before], [after])
-        self.steps.append(Step(f"{name} to {layout}", "Convert", _cheapest_copy("transpose", dims), dims,
-                               (source.key,), (key,)))
-        self.conversions.append({"tensor": name, "from": f"{source.layout}_{source.tensor.dtype.value}",
-                                 "to": f"{layout}_{source.tensor.dtype.value}"})
+        self.steps.append(
+            Step(
+                f"{name} to {layout}",
+                "Convert",
+                _cheapest_copy("transpose", dims),
+                dims,
+                (source.key,),
+                (key,),
+            )
+        )
+        self.conversions.append(
+            {
+                "tensor": name,
+                "from": f"{source.layout}_{source.tensor.dtype.value}",
+                "to": f"{layout}_{source.tensor.dtype.value}",
+            }
+        )
         return key
 
     def node(self, node: Node) -> None:
@@ -177,14 +199,20 @@ class _Lowering:
         source = self.have(node.inputs[0])
         choice = self.plan.nodes[node.name]
         for layout in (choice.layout, "nhwc", "nchw"):
-            before, after, perm = transposition(source.tensor.shape, node.attrs["perm"], source.layout, layout)
+            before, after, perm = transposition(
+                source.tensor.shape, node.attrs["perm"], source.layout, layout
+            )
             if moves_nothing(before, perm):
                 self.views[self.define(node.outputs[0], layout)] = View(source.key)
                 return
-        before, after, perm = transposition(source.tensor.shape, node.attrs["perm"], source.layout, choice.layout)
+        before, after, perm = transposition(
+            source.tensor.shape, node.attrs["perm"], source.layout, choice.layout
+        )
         dims = transpose_dims({"perm": perm}, [before], [after])
         out = self.define(node.outputs[0], choice.layout)
-        self.steps.append(Step(node.name, node.op, load_kernels()[choice.kernel], dims, (source.key,), (out,)))
+        self.steps.append(
+            Step(node.name, node.op, load_kernels()[choice.kernel], dims, (source.key,), (out,))
+        )
 
     def concat(self, node: Node) -> None:
         """Producers write straight into the result where they can; the other parts are copied."""
@@ -197,22 +225,39 @@ class _Lowering:
         offset = 0
         for i, name in enumerate(node.inputs):
             part = self.graph.tensors[name].shape[node.attrs["axis"]] * whole["inner"]
-            key = self.constant(node, name, choice.layout) if name in self.graph.constants else self.value(
-                name, choice.layout)
+            key = (
+                self.constant(node, name, choice.layout)
+                if name in self.graph.constants
+                else self.value(name, choice.layout)
+            )
             pitch = 0 if whole["outer"] == 1 else row_out
             pixels = choice.layout == "nhwc" and node.attrs["axis"] == 1 and len(shape) > 2
             if self.may_view(key, name, pitch, pixels):
                 self.views[key] = View(out, offset, pitch)
             else:
                 dims = {**copy_dims(whole["outer"], part, part, row_out), **whole}
-                self.steps.append(Step(f"{node.name}[{i}]", node.op, load_kernels()[choice.kernel], dims, (key,),
-                                       (out,), offset=offset))
+                self.steps.append(
+                    Step(
+                        f"{node.name}[{i}]",
+                        node.op,
+                        load_kernels()[choice.kernel],
+                        dims,
+                        (key,),
+                        (out,),
+                        offset=offset,
+                    )
+                )
             offset += part
 
     def may_view(self, key: str, name: str, pitch: int, pixels: bool) -> bool:
         """May the memory of this value lie inside a concatenation? Kernels that know a pitch mean
         that of pixels: channels are joined, and lie last."""
-        if key.startswith("&") or key in self.views or key in self.graph.inputs or name in self.graph.outputs:
+        if (
+            key.startswith("&")
+            or key in self.views
+            or key in self.graph.inputs
+            or name in self.graph.outputs
+        ):
             return False
         if not pitch:
             return True
@@ -221,7 +266,12 @@ class _Lowering:
         maker = next((s for s in self.steps if key in s.outputs), None)
         reads = sum(user.reads.count(name) for user in self.users.get(name, ()))
         alone = reads == 1 and not any(v.of == key for v in self.views.values())
-        return maker is not None and maker.kernel.pitch and alone and not any(key in s.reads for s in self.steps)
+        return (
+            maker is not None
+            and maker.kernel.pitch
+            and alone
+            and not any(key in s.reads for s in self.steps)
+        )
 
     def compute(self, node: Node) -> None:
         op = OPS[node.op]
@@ -233,31 +283,62 @@ class _Lowering:
         args = self.arguments(node, row, layout, layer.dims)
         residual = self.operand(node, node.residual, layout) if node.residual else ""
         outs = tuple(self.define(t, layout) for t in node.outputs if t)
-        self.steps.append(Step(node.name, node.op, row, {**layer.dims, **derived}, args, outs, residual,
-                               4 * derived.get("scratch_floats", 0)))
+        self.steps.append(
+            Step(
+                node.name,
+                node.op,
+                row,
+                {**layer.dims, **derived},
+                args,
+                outs,
+                residual,
+                4 * derived.get("scratch_floats", 0),
+            )
+        )
 
-    def arguments(self, node: Node, row: Kernel, layout: str, dims: Mapping[str, Any]) -> tuple[str, ...]:
+    def arguments(
+        self, node: Node, row: Kernel, layout: str, dims: Mapping[str, Any]
+    ) -> tuple[str, ...]:
         slope = node.activation.slope if node.activation else ""
         if not row.pack:
             # only the data of a spatial operator follows the layout; its weights stay as they are
             rest = "nchw" if OPS[node.op].spatial else layout
-            args = [self.operand(node, t, layout if i == 0 else rest) for i, t in enumerate(node.inputs) if t]
+            args = [
+                self.operand(node, t, layout if i == 0 else rest)
+                for i, t in enumerate(node.inputs)
+                if t
+            ]
             return tuple(args + ([self.constant(node, slope, "nchw")] if slope else []))
         constants = self.graph.constants
-        packed = PACKERS[row.pack](Constants(tuple(constants.get(t) for t in node.inputs[1:]),
-                                             constants.get(slope), dims, row.params))
-        return (self.operand(node, node.inputs[0], layout),
-                *(self.weight(node, f"{node.name}_{suffix}", array) for suffix, array in packed))
+        packed = PACKERS[row.pack](
+            Constants(
+                tuple(constants.get(t) for t in node.inputs[1:]),
+                constants.get(slope),
+                dims,
+                row.params,
+            )
+        )
+        return (
+            self.operand(node, node.inputs[0], layout),
+            *(self.weight(node, f"{node.name}_{suffix}", array) for suffix, array in packed),
+        )
 
     def operand(self, node: Node, name: str, layout: str) -> str:
-        return self.constant(node, name, layout) if name in self.graph.constants else self.value(name, layout)
+        return (
+            self.constant(node, name, layout)
+            if name in self.graph.constants
+            else self.value(name, layout)
+        )
 
     def constant(self, node: Node, name: str, layout: str) -> str:
-        """A constant operand: weights of spatial operators stay in ONNX order, others follow the layout."""
+        """A constant operand: weights of spatial operators stay in ONNX order, others follow the
+        layout."""
         array = self.graph.constants[name]
         if not OPS[node.op].spatial:
             array = array.transpose(permutation(layout, array.ndim))
-        return self.weight(node, name if layout == "nchw" or array.ndim < 3 else f"{name}_{layout}", array)
+        return self.weight(
+            node, name if layout == "nchw" or array.ndim < 3 else f"{name}_{layout}", array
+        )
 
     def weight(self, node: Node, symbol: str, array: np.ndarray) -> str:
         base, i = symbol, 1
@@ -278,15 +359,30 @@ class _Lowering:
                 copy = f"{name}@out"
                 self.values[copy] = Value(copy, self.values[key].tensor, "nchw")
                 row = family_rows("copy")[0]
-                self.steps.append(Step(f"{name} to output", "Copy", row, {"size": self.values[key].tensor.size},
-                                       (key,), (copy,)))
+                self.steps.append(
+                    Step(
+                        f"{name} to output",
+                        "Copy",
+                        row,
+                        {"size": self.values[key].tensor.size},
+                        (key,),
+                        (copy,),
+                    )
+                )
                 key = root = copy
             taken.add(root)
             self.final.append(key)
 
     def program(self) -> Program:
-        return Program(tuple(self.steps), self.values, self.views, tuple(self.graph.inputs), tuple(self.final),
-                       tuple(self.weights.values()), tuple(self.conversions))
+        return Program(
+            tuple(self.steps),
+            self.values,
+            self.views,
+            tuple(self.graph.inputs),
+            tuple(self.final),
+            tuple(self.weights.values()),
+            tuple(self.conversions),
+        )
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -295,6 +391,10 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 def _cheapest_copy(family: str, dims: Mapping[str, Any]) -> Kernel:
     """The row with the highest rate whose size constraints hold; conversions run on every core."""
-    rows = [r for r in family_rows(family) if r.isa == "c" and all(
-        dims.get(k) in (v if isinstance(v, list) else [v]) for k, v in r.when.items())]
+    rows = [
+        r
+        for r in family_rows(family)
+        if r.isa == "c"
+        and all(dims.get(k) in (v if isinstance(v, list) else [v]) for k, v in r.when.items())
+    ]
     return max(rows, key=lambda r: r.rate)

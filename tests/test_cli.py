@@ -1,4 +1,5 @@
-"""The command line as a user meets it: exit codes, messages, and what is left in the output folder."""
+"""The command line as a user meets it: exit codes, messages, and what is left in the output
+folder."""
 
 import json
 import subprocess

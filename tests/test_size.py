@@ -11,8 +11,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 from codegen.attribution import (
-    ARENA, OTHER, RUN, UNNAMED, VIEWS, by_kernel, by_layer, by_symbol, changes, read_footprint,
-)  # fmt: skip
+    ARENA,
+    OTHER,
+    RUN,
+    UNNAMED,
+    VIEWS,
+    by_kernel,
+    by_layer,
+    by_symbol,
+    changes,
+    read_footprint,
+)
 from codegen.errors import CodegenError
 from codegen.footprint import Sections
 from codegen.verbs.size import size
@@ -21,7 +30,7 @@ pytestmark = pytest.mark.skipif(
     not (shutil.which("gcc") and shutil.which("ar")), reason="no gcc and ar on this machine"
 )
 
-# Three layers: two share a function and a weight of 101 bytes; net_conv_c_1's name begins another's.
+# Two layers share a function and a weight of 101 bytes; its name begins that of the third's.
 NET_C = """
 const signed char net_w_both[101] = {1};
 const float net_w_fc[64] = {1};

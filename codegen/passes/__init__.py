@@ -6,11 +6,18 @@ from codegen.graph import Graph
 from codegen.passes.affine import fold_affine
 from codegen.passes.cleanup import drop_dead, drop_moves, merge_equal
 from codegen.passes.fuse import fuse_activation, fuse_residual
-from codegen.passes.patterns import recognise_activations
 from codegen.passes.pads import fold_pads
+from codegen.passes.patterns import recognise_activations
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
-    drop_dead, merge_equal, drop_moves, recognise_activations, fold_pads, fold_affine, fuse_residual, fuse_activation,
+    drop_dead,
+    merge_equal,
+    drop_moves,
+    recognise_activations,
+    fold_pads,
+    fold_affine,
+    fuse_residual,
+    fuse_activation,
     drop_dead,
 )
 

@@ -22,16 +22,25 @@ def drop_dead(graph: Graph) -> Graph:
 
 
 def merge_equal(graph: Graph) -> Graph:
-    """Common subexpressions: the second of two equal nodes becomes the first. Equal constants count as one."""
+    """Common subexpressions: the second of two equal nodes becomes the first. Equal constants
+    count as one."""
     edit = Edit(graph)
     first_constant: dict[tuple, str] = {}
     same: dict[str, str] = {}
     for name, value in graph.constants.items():
-        same[name] = first_constant.setdefault((value.shape, value.dtype.str, value.tobytes()), name)
+        same[name] = first_constant.setdefault(
+            (value.shape, value.dtype.str, value.tobytes()), name
+        )
     seen: dict[tuple, tuple[str, ...]] = {}
     for node in graph.nodes:
         node = next(n for n in edit.nodes if n.name == node.name)
-        key = (node.op, tuple(same.get(t, t) for t in node.inputs), _frozen(node.attrs), node.residual, node.activation)
+        key = (
+            node.op,
+            tuple(same.get(t, t) for t in node.inputs),
+            _frozen(node.attrs),
+            node.residual,
+            node.activation,
+        )
         if key not in seen:
             seen[key] = node.outputs
         elif not set(node.outputs) & set(graph.outputs):
@@ -42,7 +51,9 @@ def merge_equal(graph: Graph) -> Graph:
 
 
 def _frozen(attrs) -> tuple:
-    return tuple(sorted((k, v.tobytes() if isinstance(v, np.ndarray) else repr(v)) for k, v in attrs.items()))
+    return tuple(
+        sorted((k, v.tobytes() if isinstance(v, np.ndarray) else repr(v)) for k, v in attrs.items())
+    )
 
 
 def drop_moves(graph: Graph) -> Graph:
@@ -58,8 +69,11 @@ def drop_moves(graph: Graph) -> Graph:
             joined = replace(node, inputs=before.inputs, attrs=attrs)
             edit.replace(node, joined)
             node = joined
-        same = (edit.tensors[node.inputs[0]].shape == edit.tensors[node.outputs[0]].shape if node.op == "Reshape"
-                else list(node.attrs["perm"]) == sorted(node.attrs["perm"]))
+        same = (
+            edit.tensors[node.inputs[0]].shape == edit.tensors[node.outputs[0]].shape
+            if node.op == "Reshape"
+            else list(node.attrs["perm"]) == sorted(node.attrs["perm"])
+        )
         if same and edit.redirect(node.outputs[0], node.inputs[0]):
             edit.nodes = [n for n in edit.nodes if n.name != name]
     return drop_dead(edit.graph())

@@ -49,18 +49,25 @@ class Edit:
         self.nodes = [n for n in self.nodes if n is not node]
 
     def redirect(self, old: str, new: str) -> bool:
-        """Let everyone who read `old` read `new`; False where `old` is an output of the network and must stay."""
+        """Let everyone who read `old` read `new`; False where `old` is an output of the network
+        and must stay."""
         if old in self.source.outputs:
             return False
         self.nodes = [_reading(n, old, new) for n in self.nodes]
         return True
 
     def graph(self) -> Graph:
-        used = {t for n in self.nodes for t in (*n.reads, *n.outputs)} | set(self.source.inputs) | set(
-            self.source.outputs)
-        return replace(self.source, nodes=tuple(self.nodes),
-                       tensors={k: v for k, v in self.tensors.items() if k in used},
-                       constants={k: v for k, v in self.constants.items() if k in used})
+        used = (
+            {t for n in self.nodes for t in (*n.reads, *n.outputs)}
+            | set(self.source.inputs)
+            | set(self.source.outputs)
+        )
+        return replace(
+            self.source,
+            nodes=tuple(self.nodes),
+            tensors={k: v for k, v in self.tensors.items() if k in used},
+            constants={k: v for k, v in self.constants.items() if k in used},
+        )
 
 
 def _reading(node: Node, old: str, new: str) -> Node:
@@ -69,8 +76,12 @@ def _reading(node: Node, old: str, new: str) -> Node:
     act = node.activation
     if act and act.slope == old:
         act = Activation(act.op, act.args, new)
-    return replace(node, inputs=tuple(new if t == old else t for t in node.inputs),
-                   residual=new if node.residual == old else node.residual, activation=act)
+    return replace(
+        node,
+        inputs=tuple(new if t == old else t for t in node.inputs),
+        residual=new if node.residual == old else node.residual,
+        activation=act,
+    )
 
 
 def scalar_of(constants: dict[str, np.ndarray], name: str) -> float | None:
@@ -79,8 +90,11 @@ def scalar_of(constants: dict[str, np.ndarray], name: str) -> float | None:
     return float(value.reshape(-1)[0]) if value is not None and value.size == 1 else None
 
 
-def per_channel(constants: dict[str, np.ndarray], name: str, shape: Sequence[int]) -> np.ndarray | None:
-    """A constant as one float64 per channel (dimension 1) of a tensor of `shape`; None where it varies otherwise."""
+def per_channel(
+    constants: dict[str, np.ndarray], name: str, shape: Sequence[int]
+) -> np.ndarray | None:
+    """A constant as one float64 per channel (dimension 1) of a tensor of `shape`; None where it
+    varies otherwise."""
     value = constants.get(name)
     if value is None or len(shape) < 2 or value.ndim > len(shape):
         return None

@@ -9,8 +9,19 @@ from codegen.passes.cleanup import drop_dead
 from codegen.passes.edit import Edit, per_channel
 from codegen.types import DType
 
-# Unary operators that have a vector form in runtime_c/cg_neon.h, so that every kernel can apply them in its store.
-FUSABLE = ("Relu", "Clip", "Sigmoid", "Silu", "HardSigmoid", "HardSwish", "LeakyRelu", "Elu", "Tanh")
+# Unary operators that have a vector form in runtime_c/cg_neon.h, so that every kernel can apply
+# them in its store.
+FUSABLE = (
+    "Relu",
+    "Clip",
+    "Sigmoid",
+    "Silu",
+    "HardSigmoid",
+    "HardSwish",
+    "LeakyRelu",
+    "Elu",
+    "Tanh",
+)
 
 
 def fuse_residual(graph: Graph) -> Graph:
@@ -21,9 +32,17 @@ def fuse_residual(graph: Graph) -> Graph:
         a, b = add.inputs
         if edit.tensors[a].shape != edit.tensors[b].shape or add.activation:
             continue
-        makers = [(m, t, o) for t, o in ((a, b), (b, a)) if (m := edit.producer(t)) is not None
-                  and _takes(m, "residual") and not m.residual and not m.activation and edit.only_user(t)
-                  and a != b and o not in edit.constants]
+        makers = [
+            (m, t, o)
+            for t, o in ((a, b), (b, a))
+            if (m := edit.producer(t)) is not None
+            and _takes(m, "residual")
+            and not m.residual
+            and not m.activation
+            and edit.only_user(t)
+            and a != b
+            and o not in edit.constants
+        ]
         if not makers:
             continue
         maker, _, other = max(makers, key=lambda m: edit.nodes.index(m[0]))
@@ -37,13 +56,19 @@ def _takes(node: Node, what: str) -> bool:
 
 
 def fuse_activation(graph: Graph) -> Graph:
-    """act(op(x)) -> op with an epilogue, for activations that every kernel of the operator can apply."""
+    """act(op(x)) -> op with an epilogue, for activations that every kernel of the operator can
+    apply."""
     edit = Edit(graph)
     for name in [n.name for n in graph.nodes if n.op in FUSABLE or n.op == "PRelu2"]:
         node = next(n for n in edit.nodes if n.name == name)
         x = node.inputs[0]
         maker = edit.producer(x)
-        if maker is None or not _takes(maker, "activation") or maker.activation or not edit.only_user(x):
+        if (
+            maker is None
+            or not _takes(maker, "activation")
+            or maker.activation
+            or not edit.only_user(x)
+        ):
             continue
         if edit.tensors[x].dtype != DType.F32:
             continue

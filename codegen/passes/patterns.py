@@ -9,17 +9,25 @@ from codegen.passes.edit import Edit, scalar_of
 
 
 def recognise_activations(graph: Graph) -> Graph:
-    """Clip(x + 3, 0, 6) / 6 -> HardSigmoid; x * HardSigmoid(x) -> HardSwish; x * Sigmoid(x) -> Silu;
-    Clip(0, max) -> Relu; and x * Clip(x + 3, 0, 6) / 6 in that order of operations."""
+    """Clip(x + 3, 0, 6) / 6 -> HardSigmoid; x * HardSigmoid(x) -> HardSwish; x * Sigmoid(x) ->
+    Silu; Clip(0, max) -> Relu; and x * Clip(x + 3, 0, 6) / 6 in that order of operations."""
     edit = Edit(graph)
     changed = True
     while changed:
-        changed = any([_rewrite(edit, n) for n in list(edit.nodes) if any(n is m for m in edit.nodes)])
+        changed = False
+        for node in list(edit.nodes):
+            if any(node is n for n in edit.nodes) and _rewrite(edit, node):
+                changed = True
     return drop_dead(edit.graph())
 
 
 def _rewrite(edit: Edit, node: Node) -> bool:
-    new = _relu(node) or _hardsigmoid(edit, node) or _product(edit, node) or _product_then_scale(edit, node)
+    new = (
+        _relu(node)
+        or _hardsigmoid(edit, node)
+        or _product(edit, node)
+        or _product_then_scale(edit, node)
+    )
     if new is None:
         return False
     edit.replace(node, new)
@@ -65,16 +73,12 @@ def _is_sixth(factor: float) -> bool:
     return math.isclose(factor, 1 / 6, rel_tol=1e-6)
 
 
-def _same_shape(edit: Edit, a: str, b: str) -> bool:
-    return edit.tensors[a].shape == edit.tensors[b].shape
-
-
 def _hardsigmoid(edit: Edit, node: Node) -> Node | None:
     scaled = _scaled(edit, node)
     if not scaled or not _is_sixth(scaled[1]):
         return None
     x = _clip_of_shifted(edit, scaled[0])
-    if x is None or not _same_shape(edit, x, node.outputs[0]):
+    if x is None:
         return None
     return _unary(node, "HardSigmoid", x, alpha=1 / 6, beta=0.5)
 
@@ -89,7 +93,11 @@ def _product(edit: Edit, node: Node) -> Node | None:
             continue
         if maker.op == "Sigmoid":
             return _unary(node, "Silu", x)
-        if maker.op == "HardSigmoid" and _is_sixth(maker.attrs["alpha"]) and maker.attrs["beta"] == 0.5:
+        if (
+            maker.op == "HardSigmoid"
+            and _is_sixth(maker.attrs["alpha"])
+            and maker.attrs["beta"] == 0.5
+        ):
             return _unary(node, "HardSwish", x)
     return None
 
@@ -103,6 +111,6 @@ def _product_then_scale(edit: Edit, node: Node) -> Node | None:
     if product is None or product.op != "Mul2":
         return None
     for x, gate in (product.inputs, product.inputs[::-1]):
-        if _clip_of_shifted(edit, gate) == x and _same_shape(edit, x, node.outputs[0]):
+        if _clip_of_shifted(edit, gate) == x:
             return _unary(node, "HardSwish", x)
     return None
