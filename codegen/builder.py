@@ -160,7 +160,7 @@ class Builder:
                 if names[index] not in self.constants:
                     raise Unsupported(
                         f"input {index} ({attr}) of {op.name} is computed at run time",
-                        "make it a constant (simplify the model, or pin dynamic dimensions with --shape)",
+                        "make it a constant: simplify the model, or pin dimensions with --shape",
                     )
                 values[attr] = tuple(self.constants[names[index]].reshape(-1).tolist())
         names = [t for i, t in enumerate(names) if i not in op.const_inputs]

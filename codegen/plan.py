@@ -50,7 +50,7 @@ class Plan:
         }
         lines = [f"  {json.dumps(k)}: {json.dumps(v)}," for k, v in head.items()]
         rows = [
-            f'    {json.dumps(n)}: {{"kernel": {json.dumps(c.kernel)}, "layout": {json.dumps(c.layout)}}}'
+            f"    {json.dumps(n)}: {json.dumps({'kernel': c.kernel, 'layout': c.layout})}"
             for n, c in self.nodes.items()
         ]
         moves = [f"    {json.dumps(dict(c))}" for c in self.conversions]

@@ -7,7 +7,7 @@ import numpy as np
 
 from codegen.errors import CodegenError
 from codegen.graph import Graph
-from codegen.onnx_import import pin_shapes, read_model, with_outputs
+from codegen.onnx_file import pin_shapes, read_model, with_outputs
 
 
 def random_inputs(graph: Graph, seed: int) -> dict[str, np.ndarray]:

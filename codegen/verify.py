@@ -14,7 +14,7 @@ from codegen.errors import CodegenError
 from codegen.graph import Tensor
 from codegen.layout import memory_shape, permutation
 from codegen.memory import Schedule
-from codegen.onnx_import import read_tensor
+from codegen.onnx_file import read_tensor
 from codegen.reference import Reference
 from codegen.run import Job, Outcome, Runner
 from codegen.types import DType

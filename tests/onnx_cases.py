@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.defs import OpSchema
 from onnx.reference import ReferenceEvaluator
 
-from codegen.onnx_import import MIN_OPSET
+from codegen.onnx_file import MIN_OPSET
 from codegen.ops import OPS
 from codegen.ops.base import Case, OpDef
 from codegen.types import DType

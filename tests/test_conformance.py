@@ -14,7 +14,8 @@ from onnx import TensorProto, numpy_helper
 from codegen.errors import CodegenError
 from codegen.graph import Graph
 from codegen.interpret import interpret
-from codegen.onnx_import import MIN_OPSET, model_inputs, opset_of, translate
+from codegen.onnx_file import MIN_OPSET, model_inputs, opset_of
+from codegen.onnx_import import translate
 from codegen.ops import OPS
 
 # Cases whose expected values are not what this project promises; each needs a reason.

@@ -241,8 +241,15 @@ def test_arithmetic_with_constants_into_conv(how, constant):
 
 
 def test_division_of_a_constant_stays():
-    nodes = [node("Conv", "x w b", "c"), node("Exp", "c", "e"), node("Div", "k e", "y")]
-    assert ops(run(fold_affine, nodes, k=np.float32(2), **CONV)) == ["Conv", "Exp", "Div2"]
+    nodes = [node("Conv", "x w b", "c"), node("Div", "k c", "y")]
+    far_from_zero = np.full(4, 200, np.float32)
+    graph = run(fold_affine, nodes, k=np.float32(2), w=CONV["w"], b=far_from_zero)
+    assert ops(graph) == ["Conv", "Div2"]
+
+
+def test_chain_that_is_read_in_the_middle_stays():
+    nodes = [node("Mul", "x k", "a"), node("Add", "a k", "y")]
+    assert ops(run(fold_affine, nodes, outputs="y a", k=weights(4, 1, 1))) == ["Mul2", "Add2"]
 
 
 def test_chain_becomes_one_affine():
@@ -570,6 +577,12 @@ def test_residual_comes_before_the_activation():
     assert [(n.residual, n.activation) for n in graph.nodes] == [
         ("", None), ("a", Activation("Relu")),
     ]  # fmt: skip
+
+
+def test_sum_that_has_an_activation_stays():
+    nodes = [*TWO_CONVS, node("Add", "a b2", "s"), node("Relu", "s", "y")]
+    graph = run((fuse_activation, fuse_residual), nodes, **TWO)
+    assert ops(graph) == ["Conv", "Conv", "Add2"]
 
 
 def test_sum_with_the_input():

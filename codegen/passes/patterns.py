@@ -85,11 +85,11 @@ def _hardsigmoid(edit: Edit, node: Node) -> Node | None:
 
 def _product(edit: Edit, node: Node) -> Node | None:
     """x * sigmoid(x), x * hardsigmoid(x)."""
-    if node.op != "Mul2" or node.inputs[0] == node.inputs[1]:
+    if node.op != "Mul2":
         return None
     for x, gate in (node.inputs, node.inputs[::-1]):
         maker = edit.producer(gate)
-        if maker is None or maker.inputs[:1] != (x,) or maker.activation:
+        if maker is None or maker.inputs[:1] != (x,):
             continue
         if maker.op == "Sigmoid":
             return _unary(node, "Silu", x)

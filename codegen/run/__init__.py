@@ -6,9 +6,10 @@ from codegen.errors import CodegenError
 from codegen.run.base import Job, Outcome, Runner
 from codegen.run.local import LocalRunner
 from codegen.run.qemu import QemuRunner
+from codegen.run.virtual import VirtualRunner
 from codegen.toolchain import find_qemu
 
-RUNNERS: dict[str, type] = {r.name: r for r in (LocalRunner, QemuRunner)}
+RUNNERS: dict[str, type] = {r.name: r for r in (LocalRunner, QemuRunner, VirtualRunner)}
 
 
 def pick_runner(board: Board, name: str = "") -> Runner | None:

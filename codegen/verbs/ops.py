@@ -7,7 +7,7 @@ import click
 
 from codegen.errors import CodegenError
 from codegen.kernels import Kernel, family_rows
-from codegen.onnx_import import standard_operators
+from codegen.onnx_file import standard_operators
 from codegen.ops import OPS
 from codegen.verbs.options import JSON, print_rows
 

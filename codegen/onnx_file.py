@@ -1,0 +1,281 @@
+"""ONNX files: read, checked, with external data inlined and every dimension known."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.inliner
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, ModelProto, NodeProto, ValueInfoProto, numpy_helper
+
+from codegen.errors import CodegenError
+
+MIN_OPSET = 7
+
+
+def read_model(path: Path) -> ModelProto:
+    """Parse and check a model with its external data inlined; CodegenError where it is broken."""
+    where = str(path)
+    if not path.is_file():
+        raise CodegenError(where, "no such file", "an ONNX model is needed", "check the path")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError, RuntimeError) as e:
+        raise CodegenError(
+            where,
+            f"not an ONNX model ({e})",
+            "an ONNX protobuf is needed",
+            "export or download it again; the file may be truncated",
+        ) from None
+    if not model.HasField("graph") or not model.opset_import:
+        raise CodegenError(
+            where,
+            "not an ONNX model (no graph or no opset)",
+            "an ONNX protobuf is needed",
+            "export or download it again",
+        )
+    _check_opset(model, where)
+    _load_external(model, path)
+    _check_wiring(model, where)
+    try:
+        onnx.checker.check_model(model, full_check=False)
+    except (onnx.checker.ValidationError, ValueError) as e:
+        # models over 2 GB cannot be serialised for the checker; everything else is a broken model
+        if "exceeds" not in str(e) and "too large" not in str(e).lower():
+            first = str(e).strip().splitlines()[0]
+            raise CodegenError(
+                where,
+                f"the ONNX checker rejects it ({first})",
+                "a valid model is needed",
+                "export it again with a current exporter",
+            ) from None
+    return onnx.inliner.inline_local_functions(model) if model.functions else model
+
+
+def _check_opset(model: ModelProto, where: str) -> None:
+    opset = opset_of(model)
+    newest = onnx.defs.onnx_opset_version()
+    if not MIN_OPSET <= opset <= newest:
+        raise CodegenError(
+            where,
+            f"opset {opset}",
+            f"opsets {MIN_OPSET} to {newest} are read",
+            "convert it with onnx.version_converter",
+        )
+
+
+def opset_of(model: ModelProto) -> int:
+    """Version of the default operator set that the model uses."""
+    return max(
+        (o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=MIN_OPSET
+    )
+
+
+def _load_external(model: ModelProto, path: Path) -> None:
+    """Inline external tensors; each must lie inside the model's folder."""
+    folder = path.resolve().parent
+    external = [t for t in _all_tensors(model) if t.data_location == onnx.TensorProto.EXTERNAL]
+    for tensor in external:
+        location = {e.key: e.value for e in tensor.external_data}.get("location", "")
+        target = (folder / location).resolve()
+        if not location or not target.is_relative_to(folder):
+            raise CodegenError(
+                str(path),
+                f"external data of {tensor.name!r} at {location!r} is outside the folder",
+                "external data must lie beside the model",
+                "move the data file and fix its location",
+            )
+        if not target.is_file():
+            raise CodegenError(
+                str(path),
+                f"external data file {location!r} of {tensor.name!r} is missing",
+                "it must lie beside the model",
+                "copy it there",
+            )
+    if not external:
+        return
+    try:
+        onnx.load_external_data_for_model(model, str(folder))
+    except Exception as e:  # onnx raises several unrelated types here, all about the data file
+        raise CodegenError(
+            str(path),
+            f"external data cannot be read ({e})",
+            "offset and length must fit the file",
+            "export the model again",
+        ) from None
+    for tensor in external:
+        expected = (
+            int(np.prod(tensor.dims, dtype=np.int64))
+            * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        )
+        if len(tensor.raw_data) != expected:
+            raise CodegenError(
+                str(path),
+                f"external data of {tensor.name!r} has {len(tensor.raw_data)} bytes",
+                f"{expected} are needed",
+                "export the model again; the data file may be truncated",
+            )
+
+
+def _all_tensors(model: ModelProto):
+    yield from model.graph.initializer
+    for node in model.graph.node:
+        for attr in node.attribute:
+            if attr.type == AttributeProto.TENSOR:
+                yield attr.t
+
+
+def _check_wiring(model: ModelProto, where: str) -> None:
+    """Every input of every node exists before it; distinguishes a cycle from a missing tensor."""
+    known = {t.name for t in model.graph.initializer} | {i.name for i in model.graph.input} | {""}
+    known |= {s.values.name for s in model.graph.sparse_initializer}
+    made = {o for n in model.graph.node for o in n.output}
+    waiting = list(model.graph.node)
+    ordered: list[NodeProto] = []
+    while waiting:
+        ready = [n for n in waiting if all(i in known for i in n.input)]
+        if not ready:
+            break
+        ordered += ready
+        known |= {o for n in ready for o in n.output}
+        waiting = [n for n in waiting if not all(i in known for i in n.input) or n not in ready]
+        waiting = [n for n in waiting if not any(n is r for r in ready)]
+    for node in waiting:
+        for i in node.input:
+            if i not in known and i not in made:
+                raise CodegenError(
+                    where,
+                    f"node {node.name or node.op_type!r} reads {i!r}, which nothing defines",
+                    "each input must be a graph input, an initializer or another node's output",
+                    "export the model again; an initializer may be missing",
+                )
+    if waiting:
+        names = ", ".join(repr(n.name or n.op_type) for n in waiting[:4])
+        raise CodegenError(
+            where, f"the nodes {names} form a cycle", "a network must be acyclic", "export it again"
+        )
+    if len(ordered) > 1 and any(a is not b for a, b in zip(ordered, model.graph.node, strict=True)):
+        del model.graph.node[:]
+        model.graph.node.extend(ordered)
+    for out in model.graph.output:
+        if out.name not in known:
+            raise CodegenError(
+                where,
+                f"output {out.name!r} is never computed",
+                "each output needs a producer",
+                "export the model again",
+            )
+
+
+def model_inputs(model: ModelProto) -> list[ValueInfoProto]:
+    """Graph inputs that are not initialisers listed as inputs."""
+    constants = {t.name for t in model.graph.initializer}
+    return [i for i in model.graph.input if i.name not in constants]
+
+
+def pin_shapes(model: ModelProto, path: Path, shapes: Mapping[str, Sequence[int]]) -> ModelProto:
+    """Write `shapes` into the model's inputs; every dimension must then be known."""
+    inputs = model_inputs(model)
+    known = [i.name for i in inputs]
+    for name in shapes:
+        if name not in known:
+            raise CodegenError(
+                "--shape",
+                f"input {name!r} is not in {path.name}",
+                f"inputs: {', '.join(known)}",
+                "name one of them",
+            )
+    open_dims = []
+    for info in inputs:
+        if not info.type.HasField("tensor_type"):
+            raise CodegenError(
+                str(path),
+                f"input {info.name!r} is not a tensor",
+                "inputs must be dense tensors",
+                "export the model without sequences or maps",
+            )
+        dims = info.type.tensor_type.shape.dim
+        wanted = shapes.get(info.name)
+        if wanted is not None:
+            _pin(info, wanted, path)
+        elif not info.type.tensor_type.HasField("shape") or any(d.dim_value <= 0 for d in dims):
+            text = (
+                "x".join(str(d.dim_value or d.dim_param or "?") for d in dims) or "of unknown rank"
+            )
+            open_dims.append((info.name, text))
+    if open_dims:
+        what = ", ".join(f"{n} is {t}" for n, t in open_dims)
+        hint = " ".join(f"--shape {n}={_suggest(t)}" for n, t in open_dims)
+        raise CodegenError(
+            str(path),
+            f"dynamic input shape left open: {what}",
+            "every dimension must be fixed",
+            f"give e.g. {hint}",
+        )
+    if shapes:
+        _forget_shapes(model)
+    return model
+
+
+def _suggest(text: str) -> str:
+    return (
+        "x".join(d if d.isdigit() else "1" for d in text.split("x"))
+        if "x" in text
+        else "1x3x224x224"
+    )
+
+
+def _pin(info: ValueInfoProto, wanted: Sequence[int], path: Path) -> None:
+    tensor = info.type.tensor_type
+    have = tensor.shape.dim
+    clash = tensor.HasField("shape") and (
+        len(have) != len(wanted)
+        or any(
+            d.dim_value > 0 and d.dim_value != w
+            for d, w in list(zip(have, wanted, strict=False))[1:]
+        )
+    )
+    if clash:
+        text = "x".join(str(d.dim_value or d.dim_param or "?") for d in have)
+        raise CodegenError(
+            "--shape",
+            f"{info.name}={'x'.join(map(str, wanted))} does not fit {text} in {path.name}",
+            "only open dimensions and the batch can be set",
+            "change the value",
+        )
+    del tensor.shape.dim[:]
+    for extent in wanted:
+        tensor.shape.dim.add().dim_value = extent
+
+
+def _forget_shapes(model: ModelProto) -> None:
+    """Shapes recorded for another batch or size would contradict the pinned ones."""
+    del model.graph.value_info[:]
+    for out in model.graph.output:
+        if out.type.HasField("tensor_type"):
+            out.type.tensor_type.ClearField("shape")
+
+
+def with_outputs(model: ModelProto, names: Sequence[str]) -> tuple[str, ...]:
+    """Make intermediate tensors outputs of `model`; returns those that it has."""
+    made = {o for n in model.graph.node for o in n.output}
+    have = {o.name for o in model.graph.output}
+    extra = tuple(t for t in dict.fromkeys(names) if t in made and t not in have)
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(t) for t in extra)
+    return extra
+
+
+def read_tensor(path: Path) -> np.ndarray:
+    """A TensorProto file; CodegenError where it is not one."""
+    try:
+        return numpy_helper.to_array(onnx.load_tensor(path))
+    except Exception as e:  # protobuf and numpy_helper raise unrelated types for a broken file
+        raise CodegenError(
+            str(path), f"not an ONNX tensor ({e})", "a TensorProto", "write it again"
+        ) from None
+
+
+def standard_operators() -> set[str]:
+    """Names of all operators of the ONNX standard."""
+    return {s.name for s in onnx.defs.get_all_schemas_with_history() if s.domain == ""}
