@@ -116,14 +116,14 @@ def build(
             generated, binary, target, toolchain, model, pinned, results, chosen, verify
         )
         (stage / "report.json").write_text(json.dumps(report, indent=1) + "\n")
-        (stage / "memory.svg").write_text(
-            svg(
-                generated.schedule.buffers,
-                len(report["layers"]),
-                report["arena_bytes"],
-                report["arena_lower_bound_bytes"],
-            )
+        picture = svg(
+            generated.schedule.buffers,
+            len(report["layers"]),
+            report["arena_bytes"],
+            report["arena_lower_bound_bytes"],
+            [layer["name"] for layer in report["layers"]],
         )
+        (stage / "memory.svg").write_text(picture)
     if as_json:
         click.echo(json.dumps(report, indent=1))
     else:
