@@ -108,6 +108,8 @@ class Builder:
         taken: set[str] = set()
         finals = []
         for name in outputs:
+            if name in self.constants:
+                self._set_aside(name)
             source = self.resolve(name)
             if source in self.constants or source in inputs or source in taken:
                 source = self._copy(source, name)
@@ -125,6 +127,16 @@ class Builder:
             dict(self.constants),
         )
 
+    def _set_aside(self, name: str) -> None:
+        """A constant that is an output gives its name to the copy that the output becomes."""
+        value = self.constants.pop(name)
+        del self.tensors[name]
+        kept = self.unique(f"{name}/value")
+        self._store(kept, value)
+        self.aliases = {k: kept if v == name else v for k, v in self.aliases.items()}
+        self.aliases[name] = kept
+        self.nodes = [_reading(n, name, kept) for n in self.nodes]
+
     def _copy(self, source: str, name: str) -> str:
         out = name if name not in self.tensors else self.unique(f"{name}/copy")
         self.aliases.pop(out, None)
@@ -141,10 +153,7 @@ class Builder:
         self.aliases.pop(new, None)
         self.aliases = {k: new if v == old else v for k, v in self.aliases.items()}
         self.aliases[old] = new
-        swap = lambda names: tuple(new if t == old else t for t in names)  # noqa: E731
-        self.nodes = [
-            Node(n.name, n.op, swap(n.inputs), swap(n.outputs), n.attrs) for n in self.nodes
-        ]
+        self.nodes = [_reading(n, old, new) for n in self.nodes]
         t = self.tensors.pop(old)
         self.tensors[new] = Tensor(new, t.shape, t.dtype)
 
@@ -208,3 +217,11 @@ class Builder:
             raise Unsupported(f"constant {name!r} has element type {value.dtype}") from None
         self.constants[name] = value
         self.tensors[name] = Tensor(name, tuple(value.shape), dtype)
+
+
+def _reading(node: Node, old: str, new: str) -> Node:
+    """The node with a tensor under its new name."""
+    inputs, outputs = (
+        tuple(new if t == old else t for t in names) for names in (node.inputs, node.outputs)
+    )
+    return replace(node, inputs=inputs, outputs=outputs)

@@ -1,5 +1,7 @@
 """ONNX files: read, checked, with external data inlined and every dimension known."""
 
+import heapq
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,8 +12,10 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, ModelProto, NodeProto, ValueInfoProto, numpy_helper
 
 from codegen.errors import CodegenError
+from codegen.types import DType
 
 MIN_OPSET = 7
+_NO_RANK = "of unknown rank"
 
 
 def read_model(path: Path) -> ModelProto:
@@ -20,7 +24,8 @@ def read_model(path: Path) -> ModelProto:
     if not path.is_file():
         raise CodegenError(where, "no such file", "an ONNX model is needed", "check the path")
     try:
-        model = onnx.load(path, load_external_data=False)
+        # as a protobuf whatever its extension, from which onnx would guess JSON or text
+        model = onnx.load(path, format="protobuf", load_external_data=False)
     except (DecodeError, ValueError, RuntimeError) as e:
         raise CodegenError(
             where,
@@ -38,19 +43,40 @@ def read_model(path: Path) -> ModelProto:
     _check_opset(model, where)
     _load_external(model, path)
     _check_wiring(model, where)
+    _check_rules(model, where)
+    return _inlined(model, where) if model.functions else model
+
+
+def _check_rules(model: ModelProto, where: str) -> None:
     try:
         onnx.checker.check_model(model, full_check=False)
-    except (onnx.checker.ValidationError, ValueError) as e:
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as e:
         # models over 2 GB cannot be serialised for the checker; everything else is a broken model
         if "exceeds" not in str(e) and "too large" not in str(e).lower():
-            first = str(e).strip().splitlines()[0]
             raise CodegenError(
                 where,
-                f"the ONNX checker rejects it ({first})",
+                f"the ONNX checker rejects it ({first_line(e)})",
                 "a valid model is needed",
                 "export it again with a current exporter",
             ) from None
-    return onnx.inliner.inline_local_functions(model) if model.functions else model
+
+
+def _inlined(model: ModelProto, where: str) -> ModelProto:
+    """The model with its functions expanded, in topological order again."""
+    try:
+        return onnx.inliner.inline_local_functions(model)
+    except RuntimeError as e:
+        raise CodegenError(
+            where,
+            f"its functions cannot be inlined ({first_line(e)})",
+            "functions may not call themselves",
+            "export the model without functions",
+        ) from None
+
+
+def first_line(e: Exception) -> str:
+    """The first line of a message, which onnx follows up with a dump of the node."""
+    return str(e).strip().partition("\n")[0]
 
 
 def _check_opset(model: ModelProto, where: str) -> None:
@@ -105,17 +131,22 @@ def _load_external(model: ModelProto, path: Path) -> None:
             "export the model again",
         ) from None
     for tensor in external:
-        expected = (
-            int(np.prod(tensor.dims, dtype=np.int64))
-            * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        )
-        if len(tensor.raw_data) != expected:
+        expected = _bytes_of(tensor)
+        if expected is not None and len(tensor.raw_data) != expected:
             raise CodegenError(
                 str(path),
                 f"external data of {tensor.name!r} has {len(tensor.raw_data)} bytes",
                 f"{expected} are needed",
                 "export the model again; the data file may be truncated",
             )
+
+
+def _bytes_of(tensor: onnx.TensorProto) -> int | None:
+    """Bytes of a tensor by its shape; None for types that are refused later anyway."""
+    try:
+        return math.prod(tensor.dims) * DType.from_onnx(tensor.data_type).size
+    except KeyError:
+        return None
 
 
 def _all_tensors(model: ModelProto):
@@ -130,17 +161,9 @@ def _check_wiring(model: ModelProto, where: str) -> None:
     """Every input of every node exists before it; distinguishes a cycle from a missing tensor."""
     known = {t.name for t in model.graph.initializer} | {i.name for i in model.graph.input} | {""}
     known |= {s.values.name for s in model.graph.sparse_initializer}
-    made = {o for n in model.graph.node for o in n.output}
-    waiting = list(model.graph.node)
-    ordered: list[NodeProto] = []
-    while waiting:
-        ready = [n for n in waiting if all(i in known for i in n.input)]
-        if not ready:
-            break
-        ordered += ready
-        known |= {o for n in ready for o in n.output}
-        waiting = [n for n in waiting if not all(i in known for i in n.input) or n not in ready]
-        waiting = [n for n in waiting if not any(n is r for r in ready)]
+    nodes = list(model.graph.node)
+    ordered, waiting = _sorted(nodes, known)
+    made = {o for n in nodes for o in n.output}
     for node in waiting:
         for i in node.input:
             if i not in known and i not in made:
@@ -155,9 +178,10 @@ def _check_wiring(model: ModelProto, where: str) -> None:
         raise CodegenError(
             where, f"the nodes {names} form a cycle", "a network must be acyclic", "export it again"
         )
-    if len(ordered) > 1 and any(a is not b for a, b in zip(ordered, model.graph.node, strict=True)):
+    if any(a is not b for a, b in zip(ordered, nodes, strict=True)):
         del model.graph.node[:]
         model.graph.node.extend(ordered)
+    known |= made
     for out in model.graph.output:
         if out.name not in known:
             raise CodegenError(
@@ -166,6 +190,30 @@ def _check_wiring(model: ModelProto, where: str) -> None:
                 "each output needs a producer",
                 "export the model again",
             )
+
+
+def _sorted(nodes: Sequence[NodeProto], known: set[str]) -> tuple[list[NodeProto], list[NodeProto]]:
+    """The nodes in an order in which each finds its inputs, in the given one where that will do;
+    and those for which there is none."""
+    known, ordered = set(known), []
+    readers: dict[str, list[int]] = {}
+    lacks = []
+    for i, node in enumerate(nodes):
+        needed = {t for t in node.input if t not in known}
+        lacks.append(needed)
+        for t in needed:
+            readers.setdefault(t, []).append(i)
+    ready = [i for i, needed in enumerate(lacks) if not needed]
+    while ready:
+        i = heapq.heappop(ready)
+        ordered.append(nodes[i])
+        for t in set(nodes[i].output) - known:
+            known.add(t)
+            for j in readers.get(t, ()):
+                lacks[j].discard(t)
+                if not lacks[j]:
+                    heapq.heappush(ready, j)
+    return ordered, [n for n, needed in zip(nodes, lacks, strict=True) if needed]
 
 
 def model_inputs(model: ModelProto) -> list[ValueInfoProto]:
@@ -200,10 +248,7 @@ def pin_shapes(model: ModelProto, path: Path, shapes: Mapping[str, Sequence[int]
         if wanted is not None:
             _pin(info, wanted, path)
         elif not info.type.tensor_type.HasField("shape") or any(d.dim_value <= 0 for d in dims):
-            text = (
-                "x".join(str(d.dim_value or d.dim_param or "?") for d in dims) or "of unknown rank"
-            )
-            open_dims.append((info.name, text))
+            open_dims.append((info.name, _shape_text(dims) or _NO_RANK))
     if open_dims:
         what = ", ".join(f"{n} is {t}" for n, t in open_dims)
         hint = " ".join(f"--shape {n}={_suggest(t)}" for n, t in open_dims)
@@ -218,26 +263,35 @@ def pin_shapes(model: ModelProto, path: Path, shapes: Mapping[str, Sequence[int]
     return model
 
 
+def _shape_text(dims) -> str:
+    """E.g. Nx3x?x224; "x" in the name of a dimension would look like two."""
+    return "x".join(str(d.dim_value or d.dim_param.replace("x", "_") or "?") for d in dims)
+
+
 def _suggest(text: str) -> str:
     return (
-        "x".join(d if d.isdigit() else "1" for d in text.split("x"))
-        if "x" in text
-        else "1x3x224x224"
+        "1x3x224x224"
+        if text == _NO_RANK
+        else "x".join(d if d.isdigit() else "1" for d in text.split("x"))
     )
 
 
 def _pin(info: ValueInfoProto, wanted: Sequence[int], path: Path) -> None:
     tensor = info.type.tensor_type
     have = tensor.shape.dim
-    clash = tensor.HasField("shape") and (
-        len(have) != len(wanted)
-        or any(
-            d.dim_value > 0 and d.dim_value != w
-            for d, w in list(zip(have, wanted, strict=False))[1:]
+    clash = (
+        min(wanted, default=1) < 1
+        or tensor.HasField("shape")
+        and (
+            len(have) != len(wanted)
+            or any(
+                d.dim_value > 0 and d.dim_value != w
+                for d, w in list(zip(have, wanted, strict=False))[1:]
+            )
         )
     )
     if clash:
-        text = "x".join(str(d.dim_value or d.dim_param or "?") for d in have)
+        text = _shape_text(have)
         raise CodegenError(
             "--shape",
             f"{info.name}={'x'.join(map(str, wanted))} does not fit {text} in {path.name}",

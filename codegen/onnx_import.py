@@ -14,7 +14,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, ValueInfoProto, numpy_he
 from codegen.builder import Builder
 from codegen.errors import CodegenError
 from codegen.graph import Graph, Tensor
-from codegen.onnx_file import model_inputs, opset_of, pin_shapes, read_model
+from codegen.onnx_file import first_line, model_inputs, opset_of, pin_shapes, read_model
 from codegen.ops import OPS
 from codegen.ops.base import Unsupported
 from codegen.types import DType
@@ -29,7 +29,17 @@ def import_onnx(
     stem. Raises CodegenError for anything wrong with the file or not supported, listing all
     unsupported nodes at once.
     """
-    model = pin_shapes(read_model(path), path, shapes or {})
+    try:
+        return _import(path, shapes or {}, name)
+    except UnicodeDecodeError as e:  # raised by protobuf wherever a broken name is looked at
+        raise CodegenError(
+            str(path), f"a name in it is not UTF-8 ({e})", "an intact ONNX file",
+            "export or download it again",
+        ) from None  # fmt: skip
+
+
+def _import(path: Path, shapes: Mapping[str, Sequence[int]], name: str) -> Graph:
+    model = pin_shapes(read_model(path), path, shapes)
     graph = translate(_simplify(model, path), path, name or path.stem)
     if not graph.outputs:
         raise CodegenError(
@@ -90,8 +100,9 @@ def translate(model: ModelProto, path: Path, name: str) -> Graph:
     missing: set[str] = set()  # optional results (the mask of a Dropout) that are not computed
     for node in model.graph.node:
         if any(i in broken for i in node.input):  # its shapes are unknown; report the cause only
-            broken |= set(node.output)
-            _unknown_op(node, problems)
+            broken |= set(filter(None, node.output))
+            if not _known(node):
+                problems.append(_problem(node, _UNKNOWN))
             continue
         try:
             absent = sorted(missing & set(node.input))
@@ -101,17 +112,15 @@ def translate(model: ModelProto, path: Path, name: str) -> Graph:
                 )
             missing |= _node(b, node, opset)
         except Unsupported as e:
-            broken |= set(node.output)
-            problems.append(
-                f"  {node.op_type} {node.name or node.output[0]!r}: {e.reason}; {e.todo}"
-            )
+            broken |= set(filter(None, node.output))
+            problems.append(_problem(node, e))
     problems += [
         f"  output {o.name!r}: an optional output of its node that is not computed"
         for o in model.graph.output
         if o.name in missing
     ]
     if problems:
-        listing = "\n".join(dict.fromkeys(problems))
+        listing = "\n".join(problems)
         raise CodegenError(
             str(path),
             f"{len(problems)} unsupported node(s):\n{listing}",
@@ -128,11 +137,15 @@ def _input(b: Builder, info: ValueInfoProto, path: Path) -> None:
     except KeyError:
         raise CodegenError(
             str(path),
-            f"input {info.name!r} has element type {tensor.elem_type}",
+            f"input {info.name!r} has element type {_type_name(tensor.elem_type)}",
             "numeric tensors and bool",
             "export the model with numeric inputs",
         ) from None
     b.input(Tensor(info.name, tuple(d.dim_value for d in tensor.shape.dim), dtype))
+
+
+def _type_name(element: int) -> str:
+    return dict(map(reversed, onnx.TensorProto.DataType.items())).get(element, str(element))
 
 
 def _initializer(b: Builder, t: onnx.TensorProto, path: Path) -> None:
@@ -147,27 +160,66 @@ def _initializer(b: Builder, t: onnx.TensorProto, path: Path) -> None:
         ) from None
 
 
-def _unknown_op(node: NodeProto, problems: list[str]) -> bool:
-    if node.domain in ("", "ai.onnx") and node.op_type in OPS:
-        return False
+_UNKNOWN = Unsupported("no such operator here", "replace it by supported operators before export")
+
+
+def _known(node: NodeProto) -> bool:
+    return node.domain in ("", "ai.onnx") and node.op_type in OPS
+
+
+def _problem(node: NodeProto, e: Unsupported) -> str:
+    """One line of the list of what is not supported."""
     domain = f"{node.domain}." if node.domain else ""
-    problems.append(
-        f"  {domain}{node.op_type} {node.name or node.output[0]!r}: no such operator here; "
-        "replace it by supported operators before export"
-    )
-    return True
+    name = node.name or next(filter(None, node.output), "")
+    return f"  {domain}{node.op_type} {name!r}: {e.reason}; {e.todo}"
 
 
 def _node(b: Builder, node: NodeProto, opset: int) -> set[str]:
     """Append one node; returns those of its outputs that nothing computes."""
-    if node.domain not in ("", "ai.onnx") or node.op_type not in OPS:
-        raise Unsupported(
-            "no such operator here", "replace it by supported operators before export"
-        )
-    attrs = {a.name: _attribute(a) for a in node.attribute}
+    if not _known(node):
+        raise _UNKNOWN
     outputs = list(node.output)
-    b.add(node.op_type, node.input, attrs, node.name or node.output[0], outputs, opset)
+    try:
+        attrs = {a.name: _attribute(a) for a in node.attribute}
+        b.add(node.op_type, node.input, attrs, node.name or outputs[0], outputs, opset)
+    except Unsupported:
+        raise
+    except Exception as e:
+        wrong = _complaint(b, node, opset)
+        if not wrong:
+            raise  # ONNX sees nothing wrong with the node: this is a bug of ours
+        raise Unsupported(f"it is not valid ({wrong})", "export the model again") from e
     return {o for o in outputs if o and b.resolve(o) not in b.tensors}
+
+
+def _complaint(b: Builder, node: NodeProto, opset: int) -> str:
+    """What ONNX itself says against a node with inputs of these shapes and types; "" for nothing."""
+    names = [b.resolve(t) for t in dict.fromkeys(node.input) if t]
+    element = onnx.helper.np_dtype_to_tensor_dtype
+    made = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [node],
+            "node",
+            [
+                onnx.helper.make_tensor_value_info(
+                    given, element(b.tensors[t].dtype.numpy), b.tensors[t].shape
+                )
+                for given, t in zip(filter(None, dict.fromkeys(node.input)), names, strict=True)
+            ],
+            [onnx.helper.make_empty_tensor_value_info(t) for t in node.output if t],
+            [
+                numpy_helper.from_array(b.constants[t], given)
+                for given, t in zip(filter(None, dict.fromkeys(node.input)), names, strict=True)
+                if t in b.constants
+            ],
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", opset)],
+    )
+    try:
+        onnx.shape_inference.infer_shapes(made, check_type=True, strict_mode=True, data_prop=True)
+    except Exception as e:  # of several unrelated types, all about the node
+        return first_line(e)
+    return ""
 
 
 def _attribute(a: AttributeProto) -> Any:

@@ -38,6 +38,8 @@ class Reference:
         import onnxruntime as ort
 
         model = pin_shapes(read_model(path), path, shapes or {})
+        for node in model.graph.node:
+            node.name = ""  # onnxruntime refuses two nodes of one name; nothing here needs them
         self.extra = with_outputs(model, extra)
         options = ort.SessionOptions()
         options.log_severity_level = 4

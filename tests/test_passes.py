@@ -102,7 +102,9 @@ SMALL = dict(w=weights(4, 4, 1, 1))
 def test_batch_norm_into_conv(bias):
     bn, more = batch_norm("c", "y")
     constants = {k: v for k, v in CONV.items() if k in "w" + bias}
-    graph = run(fold_affine, [node("Conv", "x w" + bias, "c", pads=[1] * 4), bn], **constants, **more)
+    graph = run(
+        fold_affine, [node("Conv", "x w" + bias, "c", pads=[1] * 4), bn], **constants, **more
+    )
     assert ops(graph) == ["Conv"]
     assert len(graph.nodes[0].inputs) == 3
 
@@ -294,7 +296,9 @@ def pad(value: float = 0.0, x: str = "x", **attrs):
 
 def test_pad_into_conv():
     first, constants = pad()
-    graph = run(fold_pads, [first, node("Conv", "p w b", "y", pads=[1, 0, 0, 1])], **CONV, **constants)
+    graph = run(
+        fold_pads, [first, node("Conv", "p w b", "y", pads=[1, 0, 0, 1])], **CONV, **constants
+    )
     assert ops(graph) == ["Conv"]
     assert graph.nodes[0].attrs["pads"] == (2, 0, 2, 2)
 
@@ -336,7 +340,9 @@ def test_pad_into_max_pool_where_nothing_is_negative(op, own):
     first, constants = pad(x="r")
     constants["pads"] = np.array([0, 0, 1, 0, 0, 0, 1, 1])
     nodes = [node(op, "x", "r", **NOT_NEGATIVE[op]), first]
-    graph = run(fold_pads, [*nodes, node("MaxPool", "p", "y", pads=[0, own, 0, 0], **MAX)], **constants)
+    graph = run(
+        fold_pads, [*nodes, node("MaxPool", "p", "y", pads=[0, own, 0, 0], **MAX)], **constants
+    )
     assert "PadDims" not in ops(graph)
     assert graph.nodes[-1].attrs["pads"] == (1, own, 1, 1)
 
@@ -368,7 +374,9 @@ def test_pad_stays_before_max_pool(before, how):
 
 def test_pad_of_an_input_stays_before_max_pool():
     first, constants = pad()
-    assert ops(run(fold_pads, [first, node("MaxPool", "p", "y", **MAX)], **constants))[0] == "PadDims"
+    assert (
+        ops(run(fold_pads, [first, node("MaxPool", "p", "y", **MAX)], **constants))[0] == "PadDims"
+    )
 
 
 @pytest.mark.parametrize(
@@ -415,7 +423,12 @@ def test_hardswish(tail):
 
 
 def test_hardswish_with_the_constant_first():
-    nodes = [node("Add", "three x", "a"), HEAD[1], node("Div", "c six", "d"), node("Mul", "x d", "y")]
+    nodes = [
+        node("Add", "three x", "a"),
+        HEAD[1],
+        node("Div", "c six", "d"),
+        node("Mul", "x d", "y"),
+    ]
     only("HardSwish", nodes, **THIRDS)
 
 

@@ -165,12 +165,7 @@ def _forward(edit: Edit, node: Node, v: Vectors) -> bool:
     shift would miss."""
     y = node.outputs[0]
     users = edit.users(y)
-    if (
-        len(users) != 1
-        or not edit.only_user(y)
-        or users[0].inputs[0] != y
-        or y in users[0].reads[1:]
-    ):
+    if not edit.only_user(y) or users[0].inputs[0] != y:
         return False
     user = users[0]
     if user.op not in ("Conv", "Dense") or not all(
