@@ -2,7 +2,7 @@
 candidates(layer, board) -> rows."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -12,20 +12,26 @@ from codegen.board import Board
 from codegen.errors import CodegenError
 from codegen.resources import templates_dir
 
-_KEYS = {
-    "name",
-    "template",
-    "layout",
-    "dtype",
-    "isa",
-    "when",
-    "multiple_of",
-    "params",
-    "pack",
-    "derive",
-    "inplace",
-    "pitch",
-    "rate",
+_TEXT = ("a string", lambda v: isinstance(v, str))
+_TABLE = ("a table", lambda v: isinstance(v, dict))
+# Key -> what it holds, in words and as a test.
+_KEYS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "name": _TEXT,
+    "template": _TEXT,
+    "layout": ("any, nchw or nhwc", lambda v: v in ("any", "nchw", "nhwc")),
+    "dtype": (
+        "a string or a list of strings",
+        lambda v: all(isinstance(w, str) for w in (v if isinstance(v, list) else [v])),
+    ),
+    "isa": _TEXT,
+    "when": _TABLE,
+    "multiple_of": _TABLE,
+    "params": _TABLE,
+    "pack": _TEXT,
+    "derive": _TEXT,
+    "inplace": ("input or residual", lambda v: v in ("input", "residual")),
+    "pitch": ("true or false", lambda v: isinstance(v, bool)),
+    "rate": ("a positive number", lambda v: type(v) in (int, float) and v > 0),
 }
 
 
@@ -67,7 +73,7 @@ class Layer:
 
 def _row(raw: dict[str, Any], family: str, path: Path) -> Kernel:
     where = f"templates/{family}/{path.name}"
-    unknown = sorted(set(raw) - _KEYS)
+    unknown = sorted(set(raw) - set(_KEYS))
     if unknown:
         raise CodegenError(
             where,
@@ -82,6 +88,15 @@ def _row(raw: dict[str, Any], family: str, path: Path) -> Kernel:
             "both are needed",
             "add them",
         )
+    for key, value in raw.items():
+        holds, fits = _KEYS[key]
+        if not fits(value):
+            raise CodegenError(
+                where,
+                f"{key} = {value!r} in row {raw['name']!r}",
+                f"{key} is {holds}",
+                "fix the value",
+            )
     if not (path.parent / raw["template"]).is_file():
         raise CodegenError(
             where,
@@ -106,8 +121,8 @@ def load_kernels(folder: Path | None = None) -> dict[str, Kernel]:
     rows: dict[str, Kernel] = {}
     for path in sorted((folder or templates_dir()).glob("*/kernels.toml")):
         try:
-            raw_rows = tomllib.loads(path.read_text())["kernel"]
-        except (tomllib.TOMLDecodeError, KeyError) as e:
+            raw_rows = [dict(row) for row in tomllib.loads(path.read_text())["kernel"]]
+        except (ValueError, TypeError, KeyError) as e:
             raise CodegenError(
                 str(path), f"cannot be read ({e})", "a list of [[kernel]] tables", "fix the file"
             ) from None
@@ -139,8 +154,9 @@ def refusal(row: Kernel, layer: Layer, isa: tuple[str, ...]) -> str:
                 f"it needs {key} = {'/'.join(map(str, allowed))}; here it is {layer.dims.get(key)}"
             )
     for key, unit in row.multiple_of.items():
-        if layer.dims[key] % unit:
-            return f"it needs {key} to be a multiple of {unit}; here it is {layer.dims[key]}"
+        size = layer.dims.get(key)
+        if size is None or size % unit:
+            return f"it needs {key} to be a multiple of {unit}; here it is {size}"
     return ""
 
 

@@ -48,6 +48,13 @@ def read_model(path: Path) -> ModelProto:
 
 
 def _check_rules(model: ModelProto, where: str) -> None:
+    """What onnx.checker asks for, but that inputs and outputs have a shape: it can be pinned or
+    inferred."""
+    tensors = [i.type.tensor_type for i in (*model.graph.input, *model.graph.output)
+               if i.type.HasField("tensor_type")]  # fmt: skip
+    bare = [t for t in tensors if not t.HasField("shape")]
+    for tensor in bare:
+        tensor.shape.SetInParent()
     try:
         onnx.checker.check_model(model, full_check=False)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as e:
@@ -59,6 +66,8 @@ def _check_rules(model: ModelProto, where: str) -> None:
                 "a valid model is needed",
                 "export it again with a current exporter",
             ) from None
+    for tensor in bare:
+        tensor.ClearField("shape")
 
 
 def _inlined(model: ModelProto, where: str) -> ModelProto:

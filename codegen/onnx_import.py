@@ -178,6 +178,7 @@ def _node(b: Builder, node: NodeProto, opset: int) -> set[str]:
     """Append one node; returns those of its outputs that nothing computes."""
     if not _known(node):
         raise _UNKNOWN
+    _check_types(b, node, opset)
     outputs = list(node.output)
     try:
         attrs = {a.name: _attribute(a) for a in node.attribute}
@@ -192,8 +193,25 @@ def _node(b: Builder, node: NodeProto, opset: int) -> set[str]:
     return {o for o in outputs if o and b.resolve(o) not in b.tensors}
 
 
+def _check_types(b: Builder, node: NodeProto, opset: int) -> None:
+    """Inputs of one type where ONNX asks for one, which neither its checker nor a kernel would
+    notice."""
+    formal = onnx.defs.get_schema(node.op_type, opset).inputs
+    bound: dict[str, tuple[str, DType]] = {}
+    for i, name in enumerate(node.input):
+        if not name or not formal[min(i, len(formal) - 1)].is_homogeneous:
+            continue
+        dtype = b.tensors[b.resolve(name)].dtype
+        other, wanted = bound.setdefault(formal[min(i, len(formal) - 1)].type_str, (name, dtype))
+        if dtype != wanted:
+            raise Unsupported(
+                f"its inputs {other!r} and {name!r} are {wanted.value} and {dtype.value}",
+                "cast one of them, they must have one type",
+            )
+
+
 def _complaint(b: Builder, node: NodeProto, opset: int) -> str:
-    """What ONNX itself says against a node with inputs of these shapes and types; "" for nothing."""
+    """What ONNX says against a node with inputs of these shapes and types; "" for nothing."""
     names = [b.resolve(t) for t in dict.fromkeys(node.input) if t]
     element = onnx.helper.np_dtype_to_tensor_dtype
     made = onnx.helper.make_model(

@@ -18,6 +18,10 @@ from codegen.layout import LAYOUTS
 from codegen.ops import OPS
 
 SCHEMA = 1
+_TYPES = {
+    "model_sha256": str, "board": str, "nodes": dict, "order": list, "conversions": list,
+    "predicted": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def read_plan(path: Path) -> Plan:
         raise CodegenError(
             where, "no such file", "a plan.json is needed", "check the path"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise CodegenError(
             where, f"not JSON ({e})", "a plan written by codegen", "fix the file"
         ) from None
@@ -122,11 +126,7 @@ def read_plan(path: Path) -> Plan:
             f"known keys: {', '.join(sorted(known))}",
             "remove it",
         )
-    for key, kind in (("model_sha256", str), ("board", str), ("nodes", dict)):
-        if not isinstance(raw.get(key), kind):
-            raise CodegenError(
-                where, f"{key} is {raw.get(key)!r}", f"a {kind.__name__} is needed", "fix the file"
-            )
+    _check_types(where, raw)
     if raw.get("threads", 1) != 1:
         raise CodegenError(
             where, f"threads {raw['threads']!r}", "1 thread is generated", "set threads to 1"
@@ -141,6 +141,19 @@ def read_plan(path: Path) -> Plan:
         1,
         raw.get("predicted", {}),
     )
+
+
+def _check_types(where: str, raw: Mapping[str, Any]) -> None:
+    lists = {"order": str, "conversions": dict}
+    optional = {"order": [], "conversions": [], "predicted": {}}
+    for key, kind in _TYPES.items():
+        value = raw.get(key, optional.get(key))
+        each = lists.get(key, object)
+        if not isinstance(value, kind) or not all(isinstance(v, each) for v in value):
+            of = f" of {each.__name__}" if key in lists else ""
+            raise CodegenError(
+                where, f"{key} is {value!r}", f"a {kind.__name__}{of} is needed", "fix the file"
+            )
 
 
 def _choice(where: str, name: str, entry: Any) -> Choice:

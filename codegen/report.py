@@ -62,7 +62,7 @@ def make_report(
         "max_abs_error": max((d.max_abs for d in diffs), default=None),
         "max_rel_error": max((d.max_rel for d in diffs), default=None),
         "cosine": min((d.cosine for d in diffs), default=None),
-        "layers": _layers(generated),
+        "layers": layers(generated),
         "buffers": [
             {"name": b.name, "offset": b.offset, "bytes": b.bytes, "first": b.first, "last": b.last}
             for b in schedule.buffers
@@ -76,7 +76,7 @@ def _macs(step: Step) -> int:
     return int(op.macs(step.dims)) if op and op.macs else 0
 
 
-def _layers(generated: Generated) -> list[dict[str, Any]]:
+def layers(generated: Generated) -> list[dict[str, Any]]:
     """One entry per kernel call, in execution order."""
     schedule, values = generated.schedule, generated.schedule.program.values
     out = []

@@ -75,7 +75,12 @@ def same_as_first(attrs: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
 
 def broadcast(attrs: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
     """Shape rule of elementwise operators with numpy broadcasting."""
-    return [(tuple(np.broadcast_shapes(*(t.shape for t in ins))), ins[0].dtype)]
+    try:
+        shape = np.broadcast_shapes(*(t.shape for t in ins))
+    except ValueError:
+        shapes = ", ".join(str(t.shape) for t in ins)
+        raise Unsupported(f"the shapes {shapes} do not broadcast") from None
+    return [(tuple(shape), ins[0].dtype)]
 
 
 def axis_of(axis: int, rank: int) -> int:

@@ -277,7 +277,7 @@ NARY = (_nary("Sum", "Add"), _nary("Max", "Maximum"), _nary("Min", "Minimum"))
 
 
 def _infer_where(at: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
-    return [(tuple(np.broadcast_shapes(*(t.shape for t in ins))), ins[1].dtype)]
+    return [(broadcast(at, ins)[0][0], ins[1].dtype)]
 
 
 WHERE = (

@@ -58,7 +58,10 @@ def _renames(name: str, shape_of, cases: tuple[Case, ...], **kw: Any) -> OpDef:
 
 
 def _flatten(at: Attrs, x: Tensor) -> Shape:
-    axis = at["axis"] + len(x.shape) if at["axis"] < 0 else at["axis"]
+    axis, rank = at["axis"], len(x.shape)
+    if not -rank <= axis <= rank:
+        raise Unsupported(f"axis {axis} is outside a tensor of rank {rank}")
+    axis += rank if axis < 0 else 0
     return int(np.prod(x.shape[:axis], dtype=np.int64)), int(
         np.prod(x.shape[axis:], dtype=np.int64)
     )

@@ -355,7 +355,8 @@ static void write_counts(plugin_id id, void *path)
         return; /* the reader says that the file is missing */
     if (depth) {
         account();
-        status = "open";
+        if (!strcmp(status, "ok"))
+            status = "open";
     }
     for (size_t i = 1; i < n_blocks; i++) {
         fprintf(f, "block %zu %" PRIx64 " ", i, blocks[i]->address);

@@ -13,7 +13,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from codegen.errors import CodegenError
 from codegen.run.virtual.instruction import FLAGS, Instruction, parse
 
 _WARM_PASSES, _TIMED_PASSES = 4, 8
@@ -21,8 +20,8 @@ _WARM_PASSES, _TIMED_PASSES = 4, 8
 
 @dataclass(frozen=True)
 class Profile:
-    """What differs between the in-order cores, in cycles. `load_blocks` of 16 bytes: cycles in which
-    no vector arithmetic issues beside a 16-byte vector load; `load_blocks8` of 8 bytes or less."""
+    """What differs between the in-order cores: latencies in cycles, and for how many cycles no
+    vector arithmetic issues beside a vector load of up to 8 bytes, and of 16."""
 
     load: int
     vector_load: int
@@ -41,7 +40,6 @@ PROFILES = {
     "cortex-a55": Profile(3, 3, 3, 4, 4, 4, 2, 4, 0, 1),
 }
 
-# Opcode pattern -> (latency, cycles that the divider is held) of 32-bit lanes; both scale by lanes.
 _DIVIDE = re.compile(r"(fdiv|fsqrt)$")
 _FLOAT = re.compile(r"f(?!mov)|[su]cvtf")
 _VECTOR_MULTIPLY = re.compile(r"([su]?q?r?d?mul|ml[as]|[su]ml|[su]dot|[su]adalp|sqdm|sqrdm)")
@@ -49,11 +47,6 @@ _VECTOR_MULTIPLY = re.compile(r"([su]?q?r?d?mul|ml[as]|[su]ml|[su]dot|[su]adalp|
 
 def cycles(listings: Sequence[tuple[Sequence[str], bool]], cpu: str) -> list[float]:
     """Cycles of one pass through each (listing, is it a loop)."""
-    if cpu not in PROFILES:
-        raise CodegenError(
-            "cycle_model", f"no in-order model of {cpu!r}", f"cores: {', '.join(PROFILES)}",
-            "name one of them",
-        )  # fmt: skip
     profile = PROFILES[cpu]
     return [_time([parse(t) for t in listing], loop, profile) for listing, loop in listings]
 

@@ -14,7 +14,9 @@ _BYTES = {"b": 1, "h": 2, "s": 4, "d": 8, "q": 16}
 _BRANCH = re.compile(r"(b|bl|br|blr|ret|cbn?z|tbn?z|b\.\w+)$")
 _COMPARE = re.compile(r"(cmp|cmn|tst|fcmpe?|ccmp|ccmn|fccmpe?)$")
 _SETS_FLAGS = re.compile(r"(adds|subs|ands|bics|adcs|sbcs|negs|ngcs)$")
-_USES_FLAGS = re.compile(r"(b\.\w+|f?csel|cs(et|etm|inc|inv|neg)|cin[cv]|cneg|f?ccm.*|adcs?|sbcs?)$")
+_USES_FLAGS = re.compile(
+    r"(b\.\w+|f?csel|cs(et|etm|inc|inv|neg)|cin[cv]|cneg|f?ccm.*|adcs?|sbcs?)$"
+)
 # Vector instructions that also read the register they write.
 _ACCUMULATES = re.compile(
     r"(fml[as]2?|fmlal2?|ml[as]|[su]ml[as]l2?|sqdml[as]l2?|[su]dot|bfdot|[su]adalp|[su]abal?2?"
@@ -28,9 +30,10 @@ _MULTIPLY = re.compile(r"(mul|madd|msub|mneg|[su]mull|[su]mulh|[su]m(add|sub|neg
 
 @dataclass(frozen=True)
 class Instruction:
-    """`unit` is one of alu, multiply, divide, branch, load, store, vector, insert (general to vector)
-    or none. `width` is bytes: of the access, or of the vector operation. `shifted`: an operand
-    passes the shifter first. `result` is where a write-back pointer is kept apart from data."""
+    """`unit` is one of alu, multiply, divide, branch, load, store, vector, insert (general to
+    vector) or none. `width` is bytes: of the access, or of the vector operation. `accumulator` is
+    the register whose sum may be forwarded, `pointer` the one that write-back moves. `shifted`: an
+    operand passes the shifter first."""
 
     opcode: str
     unit: str
@@ -92,7 +95,9 @@ def _memory(opcode: str, rest: str) -> Instruction:
     width = _access_bytes(opcode, data_text)
     if opcode.startswith("st"):
         status = data[:1] if opcode.startswith(("stx", "stlx")) else []
-        return Instruction(opcode, "store", width, (*data, *pointers), (*status,), "", moved, vector)
+        return Instruction(
+            opcode, "store", width, (*data, *pointers), (*status,), "", moved, vector
+        )
     reads = (*pointers, *data) if lane or not opcode.startswith("ld") else tuple(pointers)
     return Instruction(opcode, "load", width, reads, tuple(data), "", moved, vector)
 

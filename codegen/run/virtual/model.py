@@ -35,7 +35,7 @@ class Cost:
 
 
 def price(counts: Counts, model: CycleModel, llvm_mc: str, llvm_mca: str) -> dict[int, Cost]:
-    """Cost of every region; AnalysisError where hot code holds an instruction that no table knows."""
+    """Cost of every region; AnalysisError where hot code has an instruction without a timing."""
     traced = {n: trace_region(r, counts.blocks) for n, r in counts.regions.items()}
     traces = list(dict.fromkeys(_timing(t) for x in traced.values() for t in x.traces))
     words = {w for code, _ in traces for w in code}

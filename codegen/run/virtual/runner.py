@@ -117,7 +117,8 @@ def _command(job: Job, board: Board) -> tuple[str, ...]:
     """qemu's options: no part of the guest's memory may depend on where or for whom it runs."""
     arguments = ",".join((f"../{_PLUGIN}", *plugin_arguments(board, f"../{_COUNTS}")))
     return (
-        str(find_qemu()), "-cpu", board.qemu_cpu, "-s", "8388608", "-R", "0x8000000000", "-seed", "1",
+        str(find_qemu()), "-cpu", board.qemu_cpu,
+        "-s", "8388608", "-R", "0x8000000000", "-seed", "1",
         "-0", _PROGRAM, "-plugin", arguments, f"../{_PROGRAM}", *job.args,
     )  # fmt: skip
 
