@@ -47,8 +47,17 @@ def every_operator():
     return finish(graph, default_plan(graph, board, "0" * 64), board, "every operator")
 
 
-@pytest.mark.parametrize("level", ["-O0", "-O3"])
-@pytest.mark.parametrize("compiler", ["gcc", "clang", "aarch64"])
+@pytest.mark.parametrize(
+    ("compiler", "level"),
+    [
+        ("gcc", "-O3"),
+        ("clang", "-O3"),
+        ("aarch64", "-O0"),
+        pytest.param("gcc", "-O0", marks=pytest.mark.slow),
+        pytest.param("clang", "-O0", marks=pytest.mark.slow),
+        pytest.param("aarch64", "-O3", marks=pytest.mark.slow),
+    ],
+)
 def test_no_warning_at_any_level(every_operator, compiler, level, tmp_path):
     write(every_operator.sources, tmp_path)
     binary = compile_library(every_operator.sources, tmp_path, _toolchain(compiler), (level,))
@@ -56,9 +65,9 @@ def test_no_warning_at_any_level(every_operator, compiler, level, tmp_path):
     assert len(every_operator.sources.calls) > 40
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def library(request, tmp_path_factory):
-    return bundled(request.param, "local", tmp_path_factory.mktemp(request.param))
+@pytest.fixture(params=MODELS)
+def library(request, build_network):
+    return build_network(request.param, "local")
 
 
 @pytest.mark.parametrize("standard", ["c++11", "c++17"])
