@@ -14,7 +14,8 @@ from typing import Any
 
 from codegen.errors import CodegenError
 from codegen.footprint import Sections, Symbol, sections, symbols
-from codegen.memory import ALIGN, Buffer
+from codegen.memory import Buffer
+from codegen.regions import ALIGN
 
 RUN, ARENA, OTHER, UNNAMED = (
     "(run functions)", "(static arena)", "(other symbols)", "(literals, unwinding)",

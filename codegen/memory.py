@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from codegen.order import order_as, order_steps
-from codegen.regions import overlap, region
+from codegen.regions import aligned, outside, overlap, overwritable, region
 from codegen.schedule import Program, Step, View
 
-ALIGN = 64  # one cache line on every Cortex-A; also what aligned NEON loads and stores like
 _TRIES = 400  # packing orders tried before the best one so far is taken
 
 
@@ -54,7 +53,7 @@ def allocate(program: Program, order: Sequence[str] = ()) -> Schedule:
     program = _in_place(program)
     buffers = pack(_live_ranges(program))
     offsets = {b.name: b.offset for b in buffers}
-    total = max((b.offset + _align(b.bytes) for b in buffers), default=0)
+    total = max((b.offset + aligned(b.bytes) for b in buffers), default=0)
     scratch = {s.name: offsets[_scratch_name(s)] for s in steps if s.scratch_bytes}
     return Schedule(
         program, _places(program, offsets), buffers, scratch, total, lower_bound(buffers)
@@ -65,33 +64,14 @@ def _in_place(program: Program) -> Program:
     """Let a step write over an input that dies there, where its kernel allows it."""
     views = dict(program.views)
     for i, step in enumerate(program.steps):
-        if not step.kernel.inplace or len(step.outputs) != 1:
-            continue
         now = replace(program, views=views)
-        wanted = (step.residual,) if step.kernel.inplace == "residual" else step.args
-        for source in dict.fromkeys(a for a in wanted if a and not a.startswith("&")):
-            if _may_overwrite(now, i, step, source):
+        later = program.steps[i + 1 :]
+        for source in overwritable(now, step):
+            place = region(now, source)
+            if not any(overlap(place, region(now, r)) for s in later for r in s.reads):
                 views[step.outputs[0]] = View(source)
                 break
     return replace(program, views=views)
-
-
-def _may_overwrite(program: Program, i: int, step: Step, source: str) -> bool:
-    """May step i leave its result where it finds `source`?"""
-    out = step.outputs[0]
-    x, y = program.values[source].tensor, program.values[out].tensor
-    if (x.size, x.dtype.size) != (y.size, y.dtype.size):
-        return False
-    root, _, pitch = program.root(source)
-    fixed = {*program.inputs, *(program.root(o)[0] for o in program.outputs)}
-    if pitch or out in program.views or out in fixed or root in fixed:
-        return False
-    place = region(program, source)
-    later = [region(program, r) for s in program.steps[i + 1 :] for r in s.reads]
-    # a convolution may lie on its residual, but not where that is its own input as well
-    others = step.args if step.kernel.inplace == "residual" else set(step.args) - {source}
-    others = [region(program, r) for r in others if not r.startswith("&")]
-    return not any(overlap(place, r) for r in later + others)
 
 
 def _scratch_name(step: Step) -> str:
@@ -99,12 +79,12 @@ def _scratch_name(step: Step) -> str:
 
 
 def _live_ranges(program: Program) -> list[Buffer]:
-    outside = {*program.inputs, *(program.root(o)[0] for o in program.outputs)}
+    fixed = outside(program)
     spans: dict[str, list[int]] = {}
     for i, step in enumerate(program.steps):
         for key in (*step.reads, *step.outputs):
             root = program.root(key)[0]
-            if root not in outside:
+            if root not in fixed:
                 spans.setdefault(root, [i, i])[1] = i
     out = [Buffer(root, program.values[root].bytes, a, b) for root, (a, b) in spans.items()]
     out += [
@@ -115,16 +95,12 @@ def _live_ranges(program: Program) -> list[Buffer]:
     return out
 
 
-def _align(n: int) -> int:
-    return -(-n // ALIGN) * ALIGN
-
-
 def lower_bound(buffers: Sequence[Buffer]) -> int:
     """Largest sum of buffers (each rounded up to the alignment) that are live at the same step,
     in bytes."""
     last = max((b.last for b in buffers), default=-1)
     return max(
-        (sum(_align(b.bytes) for b in buffers if b.first <= t <= b.last) for t in range(last + 1)),
+        (sum(aligned(b.bytes) for b in buffers if b.first <= t <= b.last) for t in range(last + 1)),
         default=0,
     )
 
@@ -152,13 +128,13 @@ def pack(buffers: Sequence[Buffer]) -> tuple[Buffer, ...]:
         order = list(order)
         for _ in range(_TRIES // len(orders)):
             placed = _place(order)
-            total = max(b.offset + _align(b.bytes) for b in placed)
+            total = max(b.offset + aligned(b.bytes) for b in placed)
             if best is None or total < best[0]:
                 best = total, placed
             if total <= target:
                 break
             tries += 1
-            top = [b.name for b in placed if b.offset + _align(b.bytes) == total]
+            top = [b.name for b in placed if b.offset + aligned(b.bytes) == total]
             front = [b for b in order if b.name in top]
             rest = [b for b in order if b.name not in top]
             if order[: len(front)] == front:  # already first: rotate, so that another order is seen
@@ -178,9 +154,9 @@ def _place(order: Sequence[Buffer]) -> tuple[Buffer, ...]:
         )
         offset = 0
         for p in clash:
-            if offset + _align(b.bytes) <= p.offset:
+            if offset + aligned(b.bytes) <= p.offset:
                 break
-            offset = max(offset, p.offset + _align(p.bytes))
+            offset = max(offset, p.offset + aligned(p.bytes))
         placed.append(replace(b, offset=offset))
     return tuple(placed)
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
 
-from codegen.memory import ALIGN, Buffer
+from codegen.memory import Buffer
+from codegen.regions import ALIGN
 
 # Pixels of the picture; text is placed by estimate, as nothing here can measure a font.
 _WIDTH, _PLOT_HEIGHT = 1000, 480

@@ -2,15 +2,15 @@
 steps."""
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from codegen.regions import dependencies
+from codegen.regions import aligned, dependencies, outside, overwritable
 from codegen.schedule import Program, Step
 
 # Orders kept at each depth. Networks with few parallel branches have fewer than this at all; then
 # the search is exact.
-_BEAM = 48
+_BEAM = 128
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,18 @@ class _Problem:
         needs = dependencies(program)
         self.needs = [_bits(n) for n in needs]
         self.after = _inverse(needs)
-        self.scratch = [s.scratch_bytes for s in program.steps]
+        self.scratch = [aligned(s.scratch_bytes) for s in program.steps]
         self.buffers = _buffers(program)
+        self.spare = _spare(program, self.buffers)
 
     def start(self) -> _State:
         """Nothing done; the peak cannot be below what one step alone keeps alive."""
         floor = max(
             (
-                s + sum(b.bytes for b in own)
-                for s, own in zip(self.scratch, self.buffers, strict=True)
+                sum(b.bytes for b in own.values())
+                + scratch
+                - max((b.bytes for b in spare), default=0)
+                for own, scratch, spare in zip(self.buffers, self.scratch, self.spare, strict=True)
             ),
             default=0,
         )
@@ -59,12 +62,14 @@ class _Problem:
     def run(self, state: _State, i: int) -> _State:
         """The state after step i."""
         done = state.done | 1 << i
-        born = sum(b.bytes for b in self.buffers[i] if not b.writers & state.done)
-        dead = sum(b.bytes for b in self.buffers[i] if not b.touchers & ~done)
-        now = state.live + born
+        born = sum(b.bytes for b in self.buffers[i].values() if not b.writers & state.done)
+        dead = sum(b.bytes for b in self.buffers[i].values() if not b.touchers & ~done)
+        in_place = max((b.bytes for b in self.spare[i] if not b.touchers & ~done), default=0)
+        now = state.live + born - in_place + self.scratch[i]
         free = [j for j in self.after[i] if not self.needs[j] & ~done]
         ready = tuple(sorted((*(j for j in state.ready if j != i), *free)))
-        return _State(max(state.peak, now + self.scratch[i]), now - dead, done, ready, state, i)
+        live = state.live + born - dead
+        return _State(max(state.peak, now), live, done, ready, state, i)
 
     def next(self, state: _State) -> list[_State]:
         """All next states; only one where a step raises neither the peak nor what stays alive,
@@ -154,16 +159,16 @@ def _touched(program: Program) -> Iterator[tuple[int, str, bool]]:
             yield i, program.root(key)[0], True
 
 
-def _buffers(program: Program) -> list[list[_Buffer]]:
-    """Per step, the memory it reads or writes."""
-    fixed = {*program.inputs, *(program.root(o)[0] for o in program.outputs)}
+def _buffers(program: Program) -> list[dict[str, _Buffer]]:
+    """Per step, the memory it reads or writes, by owner."""
+    fixed = outside(program)
     writers: dict[str, int] = {}
     touchers: dict[str, int] = {}
     for i, root, written in _touched(program):
         touchers[root] = touchers.get(root, 0) | 1 << i
         writers[root] = writers.get(root, 0) | (written << i)
     made = {
-        root: _Buffer(program.values[root].bytes, writers[root], touchers[root])
+        root: _Buffer(aligned(program.values[root].bytes), writers[root], touchers[root])
         for root in touchers
         if root not in fixed
     }
@@ -171,4 +176,14 @@ def _buffers(program: Program) -> list[list[_Buffer]]:
     for i, root, _ in _touched(program):
         if root in made:
             own[i][root] = made[root]
-    return [list(b.values()) for b in own]
+    return own
+
+
+def _spare(program: Program, own: Sequence[Mapping[str, _Buffer]]) -> list[list[_Buffer]]:
+    """Per step, the memory that its result may take over whole once nothing else needs it."""
+    found = []
+    for step, buffers in zip(program.steps, own, strict=True):
+        roots = {program.root(source)[0] for source in overwritable(program, step)}
+        size = aligned(program.values[step.outputs[0]].bytes)
+        found.append([buffers[r] for r in roots if buffers[r].bytes == size])
+    return found

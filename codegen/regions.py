@@ -1,9 +1,17 @@
 """Which elements of a buffer a value or a step touches, and which steps must therefore precede
 which."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from codegen.schedule import Program, Step
+
+ALIGN = 64  # one cache line on every Cortex-A; also what aligned NEON loads and stores like
+
+
+def aligned(size: int) -> int:
+    """Bytes that a buffer of `size` bytes takes."""
+    return -(-size // ALIGN) * ALIGN
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,31 @@ def overlap(a: Region, b: Region) -> bool:
         return True
     gap = (b.first - a.first) % a.pitch
     return gap < a.cols or gap + b.cols > a.pitch
+
+
+def overwritable(program: Program, step: Step) -> Iterator[str]:
+    """The operands on which a step may leave its result where nobody reads them later."""
+    if not step.kernel.inplace or len(step.outputs) != 1:
+        return
+    out, fixed = step.outputs[0], outside(program)
+    if out in program.views or out in fixed:
+        return
+    y, on_residual = program.values[out].tensor, step.kernel.inplace == "residual"
+    for source in dict.fromkeys((step.residual,) if on_residual else step.args):
+        if not source or source.startswith("&"):
+            continue
+        x, place = program.values[source].tensor, region(program, source)
+        if (x.size, x.dtype.size) != (y.size, y.dtype.size) or place.pitch or place.root in fixed:
+            continue
+        # a convolution may lie on its residual, but not where that is its own input as well
+        others = step.args if on_residual else set(step.args) - {source}
+        if not any(overlap(place, region(program, r)) for r in others if not r.startswith("&")):
+            yield source
+
+
+def outside(program: Program) -> set[str]:
+    """Owners of memory that the caller provides."""
+    return {*program.inputs, *(program.root(o)[0] for o in program.outputs)}
 
 
 def dependencies(program: Program) -> list[set[int]]:

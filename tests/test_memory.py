@@ -14,13 +14,14 @@ from codegen.builder import Builder
 from codegen.graph import Tensor
 from codegen.heuristic import default_plan
 from codegen.interpret import interpret
-from codegen.memory import ALIGN, Buffer, allocate, lower_bound, pack
+from codegen.memory import Buffer, allocate, lower_bound, pack
 from codegen.models.architectures import build
 from codegen.onnx_import import translate
 from codegen.order import order_steps
 from codegen.passes import optimise
 from codegen.pipeline import load_graph
 from codegen.plan import Choice, Plan
+from codegen.regions import ALIGN
 from codegen.resources import examples_dir
 from codegen.schedule import lower
 from codegen.types import DType
@@ -80,6 +81,9 @@ def test_schedule_of_random_network(data):
     plan = data.draw(plans(graph))
     schedule = check(graph, plan)
     assert schedule.arena_bytes >= schedule.lower_bound
+    if not plan.order:
+        as_written = tuple(n.name for n in graph.nodes)
+        assert schedule.lower_bound <= allocate(lower(graph, plan), as_written).lower_bound
 
 
 def network(*nodes, outputs, shape=(1, 4, 3, 3), plan=None):

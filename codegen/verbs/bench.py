@@ -17,7 +17,7 @@ from codegen.errors import CodegenError
 from codegen.pipeline import generate
 from codegen.report import layers as layer_rows
 from codegen.run import Job, pick_runner
-from codegen.run.virtual import WHOLE
+from codegen.run.virtual import WHOLE, missing
 from codegen.toolchain import find_toolchain
 from codegen.verbs.options import BOARD, JSON, SHAPE, parse_shapes, verbosity
 
@@ -119,8 +119,11 @@ def _bench_model(
     model: Path, board: Board, plan_file: Path | None, shapes: Mapping[str, Any], timeout: float
 ) -> dict[str, Any] | str:
     """Build in a temporary folder and run; a text where that fails."""
+    pick_runner(board, "virtual")  # before the work: can this board be run so, and here?
+    problem = missing(board)
+    if problem:
+        return problem
     toolchain = find_toolchain(board)
-    pick_runner(board, "virtual")  # before the work: can this board be run so at all?
     generated = generate(model, board, plan_file, shapes)
     with tempfile.TemporaryDirectory(prefix="codegen-bench-") as name:
         folder = Path(name)

@@ -50,7 +50,7 @@ SHAPE = click.option(
 RUNNER = click.option(
     "--runner",
     default="",
-    help="How to run the binary: local or qemu. Default: the first of the "
+    help="How to run the binary: local, qemu or virtual. Default: the first of the "
     "board's runners that works here.",
 )
 JSON = click.option(

@@ -73,7 +73,11 @@ def _analyse(texts: Sequence[Listing], cpu: str, llvm_mca: str) -> list[float]:
         raise AnalysisError(f"llvm-mca failed: {e}") from None
     if done.returncode or "error:" in done.stderr:
         bad = re.search(r"error: (.*)\n(.*)", done.stderr)
-        why = f"{bad[1]}: {bad[2].strip()!r}" if bad else done.stderr.strip()[:300]
+        why = (
+            f"{bad[1]}: {bad[2].strip()!r}"
+            if bad
+            else done.stderr.strip()[:300] or f"exit code {done.returncode}"
+        )
         raise AnalysisError(f"llvm-mca -mcpu={cpu} cannot time the code: {why}")
     regions = json.loads(done.stdout)["CodeRegions"]
     by_name = {r["Name"]: r["SummaryView"]["TotalCycles"] for r in regions}
@@ -82,9 +86,14 @@ def _analyse(texts: Sequence[Listing], cpu: str, llvm_mca: str) -> list[float]:
 
 @lru_cache
 def _version(llvm_mca: str) -> str:
-    done = subprocess.run((llvm_mca, "--version"), capture_output=True, text=True)
+    try:
+        done = subprocess.run((llvm_mca, "--version"), capture_output=True, text=True)
+    except OSError as e:
+        raise AnalysisError(f"llvm-mca failed: {e}") from None
     found = re.search(r"version (\S+)", done.stdout)
-    return found[1] if found else "?"
+    if not found:
+        raise AnalysisError(f"llvm-mca failed: {llvm_mca} --version told no version")
+    return found[1]
 
 
 def _file(text: Listing, cpu: str, version: str) -> Path:

@@ -21,12 +21,13 @@ class PluginError(Exception):
 
 def plugin_path(qemu: str) -> Path:
     """The compiled plugin for this qemu; PluginError where it cannot be compiled."""
-    source = runtime_dir() / "vboard" / "plugin.c"
+    folder = runtime_dir() / "vboard"
     version = _output((qemu, "--version"), "qemu-aarch64 does not start")
-    key = hashlib.sha256(source.read_bytes() + version.encode()).hexdigest()[:16]
+    sources = b"".join(p.read_bytes() for p in sorted(folder.glob("*.[ch]")))
+    key = hashlib.sha256(sources + version.encode()).hexdigest()[:16]
     path = cache_dir() / "virtual" / f"vboard-{key}.so"
     if not path.is_file():
-        _compile(source, path)
+        _compile(folder / "plugin.c", path)
     return path
 
 
