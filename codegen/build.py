@@ -46,7 +46,7 @@ def compile_library(
     tools = ["tools/verify.c", "tools/bench.c", f"tools/{sources.name}_steps.c"]
     stack = _stack_flags(toolchain)
     jobs = [(p, (*flags, *WARNINGS, *stack, "-Iinclude", "-Isrc")) for p in sources.library]
-    jobs += [(p, (*flags, "-Iinclude", "-Isrc", "-Itools")) for p in tools]
+    jobs += [(p, (*flags, *WARNINGS, "-Iinclude", "-Isrc", "-Itools")) for p in tools]
     try:
         with ThreadPoolExecutor(2) as pool:
             objects = list(pool.map(lambda j: _compile(toolchain, folder, *j), jobs))

@@ -18,8 +18,10 @@ _TRAILING_COMMENT = re.compile(r"(\S.*?)\s*(/\*.*\*/)$")
 
 
 def comment(text: str) -> str:
-    """A name from outside, fit for the inside of a C comment."""
-    return " ".join(text.split()).replace("*/", "* /").replace("/*", "/ *")
+    """A name from outside, fit for the inside of a C comment: no comment marks, no control
+    characters (some turn the direction of writing, and compilers warn of them)."""
+    plain = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return plain.replace("*/", "* /").replace("/*", "/ *")
 
 
 def tidy(text: str) -> str:

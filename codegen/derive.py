@@ -10,13 +10,20 @@ _BLOCK_BYTES = 24 << 10
 # A block of pixels that is read again for every panel of weights should stay in the smallest L2
 # (512 KiB).
 _RESIDENT_BYTES = 128 << 10
+_HALF_L2_BYTES = 256 << 10
 
 
 def _im2col(d: Mapping[str, Any], tile: int) -> dict[str, int]:
     """Pixels per block of patches, a multiple of the micro-kernel's pixel tile; scratch holds
-    block * depth floats."""
+    block * depth floats.
+
+    All weights pass once per block. Weights that stay in L2 may do so often, and the patches keep
+    L1 to themselves; larger ones come from memory each time, so that blocks must be large.
+    """
     depth = d["kh"] * d["kw"] * (d["c"] // d["groups"])
-    block = max(_BLOCK_BYTES // (4 * depth) // tile, 1) * tile
+    small = 4 * depth * d["m"] <= _HALF_L2_BYTES
+    limit = _BLOCK_BYTES if small else _HALF_L2_BYTES
+    block = max(limit // (4 * depth) // tile, 1) * tile
     block = min(block, -(-d["oh"] * d["ow"] // tile) * tile)
     return {"depth": depth, "block": block, "scratch_floats": block * depth}
 

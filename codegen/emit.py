@@ -26,7 +26,6 @@ from codegen.types import DType
 # Weights beyond this many bytes go into a binary blob (.incbin): decimal text of 200 MB has killed
 # compilers.
 BLOB_BYTES = 1 << 20
-_STACK_NOTE = "the kernels keep a few vectors on the stack; the figure is in report.json"
 
 
 @dataclass(frozen=True)
@@ -182,8 +181,6 @@ class _Emitter:
             neon=bool(self.neon),
             idle=self.idle(calls, inputs),
             traces=self.traces(calls),
-            stack_note=_STACK_NOTE,
-            kernel_files=sorted(self.bodies),
         )
         return self.files(scope, calls, inputs, outputs, blob)
 

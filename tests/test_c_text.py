@@ -28,8 +28,9 @@ def test_neutral_terms_go(given_text, wanted):
 @pytest.mark.parametrize(
     "text",
     [
-        "x + 0.5f;", "x * 1.0f;", "x - 01;", "x * 12;", "x + 0 * y;", "f(k + 10)", "f(0)", "return 0;",
-        "x = -1;", "i < 1;", "a * 1u;", "x + 0u;", "{1, 0}", "const float *x", "y * 1e3f;",
+        "x + 0.5f;", "x * 1.0f;", "x - 01;", "x * 12;", "x + 0 * y;", "f(k + 10)", "f(0)",
+        "return 0;", "x = -1;", "i < 1;", "a * 1u;", "x + 0u;", "{1, 0}",
+        "const float *x", "y * 1e3f;",
     ],
 )  # fmt: skip
 def test_everything_else_stays(text):
@@ -80,7 +81,7 @@ def test_prose_is_refilled_and_tables_are_not():
     lines = fold(prose, 60).split("\n")
     assert max(map(len, lines)) <= 60
     assert all(x.startswith(" * ") for x in lines[1:])
-    assert re.sub(r"\s\*?\s*", " ", " ".join(lines)) == f"/* {'word ' * 30}end. */"
+    assert " ".join(x.removeprefix(" * ") for x in lines) == f"/* {'word ' * 30}end. */"
     table = f"/* a table\n *\n *   {'x' * 70}\n */"
     assert fold(table, 60) == table
 
@@ -90,7 +91,7 @@ def test_a_comment_ends_where_it_should(text):
     made = comment(text)
     assert "*/" not in made
     assert "/*" not in made
-    assert "\n" not in made
+    assert made.isprintable()
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")

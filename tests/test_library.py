@@ -20,7 +20,7 @@ from codegen.pipeline import finish, generate
 from codegen.resources import examples_dir
 from codegen.toolchain import find_toolchain
 from tests.kernel_cases import make_graph
-from tests.library import bundled, check
+from tests.library import bundled, check, quickest_board
 from tests.library_cases import one_trial_per_operator
 
 MODELS = ("mnist8", "mlperf_ic_resnet8")
@@ -120,7 +120,7 @@ def test_shared_library_exports_the_entry_points_only(library, tmp_path):
 
 
 def test_name_option_renames_everything(tmp_path):
-    lib = bundled("mnist8", "local", tmp_path, prefix="1st net-ü")
+    lib = bundled("mnist8", quickest_board(), tmp_path, prefix="1st net-ü")
     assert lib.name == "n1st_net"
     found = [s.name for s in symbols([lib.binary.library]) if s.section in ("text", "rodata")]
     assert found
@@ -135,7 +135,7 @@ def test_two_builds_are_the_same_bytes(blob, tmp_path, monkeypatch):
         monkeypatch.setattr(emit, "BLOB_BYTES", 0)
     folders = tmp_path / "a", tmp_path / "a longer place" / "b"
     for folder in folders:
-        bundled("mnist8", "local", folder)
+        bundled("mnist8", quickest_board(), folder)
     files = [
         {p.relative_to(f): p.read_bytes() for p in sorted(f.rglob("*")) if p.is_file()}
         for f in folders
@@ -175,9 +175,10 @@ def test_names_from_the_model_cannot_break_the_text(tmp_path):
         node.input[:] = [renamed.get(n, n) for n in node.input]
         node.output[:] = [renamed.get(n, n) for n in node.output]
     onnx.save(proto, tmp_path / "odd.onnx")
-    made = generate(tmp_path / "odd.onnx", load_board("local"))
+    board = load_board(quickest_board())
+    made = generate(tmp_path / "odd.onnx", board)
     write(made.sources, tmp_path / "out")
-    toolchain = find_toolchain(load_board("local"))
+    toolchain = find_toolchain(board)
     binary = compile_library(made.sources, tmp_path / "out", toolchain)
     assert not binary.error, binary.error
 

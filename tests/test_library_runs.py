@@ -1,6 +1,7 @@
 """A generated library at run time, driven by tests/c/harness.c: exact buffers, dirty buffers, two
 at a time, stack, strict aliasing; on this machine and for a board under qemu."""
 
+import importlib.util
 import shutil
 from dataclasses import replace
 
@@ -14,7 +15,8 @@ from codegen.pipeline import generate
 from codegen.reference import Reference, random_inputs
 from codegen.resources import examples_dir
 from codegen.stack import read_callgraph, read_frames
-from tests.library import bundled, check, compiled, run_harness
+from codegen.toolchain import ziglang_toolchain
+from tests.library import bundled, check, compiled, quickest_board, run_harness
 
 MODELS = ("mnist8", "mlperf_ic_resnet8")
 BOARDS = ("local", "jetson-nano-cpu")
@@ -64,10 +66,11 @@ def test_reported_stack_is_enough_and_not_absurd(library):
     "model", [pytest.param("mnist8", marks=pytest.mark.slow), "mlperf_ic_resnet8"]
 )
 def test_strict_aliasing_changes_nothing(model, tmp_path):
-    generated = generate(examples_dir() / "models" / f"{model}.onnx", load_board("local"))
+    board = quickest_board()
+    generated = generate(examples_dir() / "models" / f"{model}.onnx", load_board(board))
     outputs = []
     for flags in (("-O3",), ("-O3", "-fno-strict-aliasing")):
-        lib = compiled(generated, "local", tmp_path / flags[-1], flags)
+        lib = compiled(generated, board, tmp_path / flags[-1], flags)
         outputs.append(run_harness(lib, "run", [0]))
     for name, y in outputs[0].items():
         assert np.array_equal(y, outputs[1][name])
@@ -109,6 +112,20 @@ def test_the_harness_sees_a_fault(mode, fault, complaint, build_network, tmp_pat
     binary = replace(lib.binary, library=folder / "build" / "libmnist8.a")
     with pytest.raises(AssertionError, match=complaint):
         run_harness(replace(lib, folder=folder, binary=binary), mode, [0, 1])
+
+
+@pytest.mark.slow
+def test_zig_links_a_blob_too(build_network, tmp_path, monkeypatch):
+    if importlib.util.find_spec("ziglang") is None:
+        pytest.skip("the Python package ziglang is not installed")
+    as_text = build_network("mnist8", "jetson-nano-cpu")
+    monkeypatch.setattr(emit, "BLOB_BYTES", 0)
+    board = load_board("jetson-nano-cpu")
+    generated = generate(examples_dir() / "models" / "mnist8.onnx", board)
+    zig = ziglang_toolchain(board)
+    blob = compiled(generated, board.name, tmp_path / "my firmware", toolchain=zig)
+    for name, y in run_harness(as_text, "run", [0]).items():
+        assert passes(difference(run_harness(blob, "run", [0])[name], y), "f32")
 
 
 def test_stack_of_known_functions(tmp_path):
