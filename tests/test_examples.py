@@ -84,6 +84,9 @@ def test_own_arena(prefix, tmp_path):
     assert not re.search(r" \w kws_run\n", symbols), "the static arena's entry point was linked"
 
 
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler is installed"
+)
 def test_two_networks(prefix, tmp_path):
     out = run(app("two_networks", prefix, tmp_path))
     assert out == f"class {expected('resnet8')[0]}, keyword {expected('kws')[0]}\n"

@@ -194,6 +194,8 @@ def test_ci_runs_make_test():
     text = (ROOT / ".ci/run").read_text()
     assert text.rstrip().endswith("\nmake test")
     assert os.access(ROOT / ".ci/run", os.X_OK)
-    plan = subprocess.run(("make", "-n", "test"), cwd=ROOT, capture_output=True, text=True)
+    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    command = ("make", "--no-print-directory", "-n", "test")
+    plan = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert plan.stdout.rstrip().endswith('.venv/bin/pytest -n auto -m "not slow"')
     assert ".venv/bin/ruff check ." in plan.stdout
