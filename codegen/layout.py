@@ -4,7 +4,7 @@ both are the same."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from codegen.ops.base import OpDef, Shape, strides_of
+from codegen.ops.base import OpDef, Shape
 
 LAYOUTS = ("nchw", "nhwc")
 
@@ -69,10 +69,3 @@ def reshape_keeps(layout: str, before: Shape, after: Shape) -> bool:
     if same_memory(before, layout, "nchw"):
         return same_memory(after, layout, "nchw")
     return len(before) > 2 and len(after) > 2 and before[:2] == after[:2]
-
-
-def memory_strides(shape: Shape, layout: str) -> list[int]:
-    """Stride in elements of each ONNX dimension when stored in `layout`."""
-    perm = permutation(layout, len(shape))
-    strides = strides_of(tuple(shape[p] for p in perm))
-    return [strides[perm.index(i)] for i in range(len(shape))]
