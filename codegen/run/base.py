@@ -13,13 +13,16 @@ from codegen.board import Board
 @dataclass(frozen=True)
 class Job:
     """`program` with `args`; a file argument is a plain name. `inputs` are put beside it,
-    `outputs` fetched after."""
+    `outputs` fetched after. A program that needs more than itself brings `root`, a folder that
+    stands for `/`, and environment variables."""
 
     program: Path
     args: tuple[str, ...] = ()
     inputs: Mapping[str, bytes] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     timeout_s: float = 600.0
+    root: Path | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,4 +16,10 @@ class QemuRunner:
         qemu = find_qemu()
         if qemu is None:
             return Outcome(error="qemu-aarch64 is not installed (package qemu-user)")
-        return run_process((str(qemu), "-cpu", board.qemu_cpu), job)
+        return run_process((str(qemu), "-cpu", board.qemu_cpu, *qemu_root(job)), job)
+
+
+def qemu_root(job: Job) -> tuple[str, ...]:
+    """qemu's options for a job's root and environment."""
+    prefix = ("-L", str(job.root.resolve())) if job.root else ()
+    return (*prefix, *(x for k, v in sorted(job.env.items()) for x in ("-E", f"{k}={v}")))

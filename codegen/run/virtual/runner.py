@@ -14,6 +14,7 @@ from typing import Any
 
 from codegen.board import Board
 from codegen.run.base import Job, Outcome, finish
+from codegen.run.qemu import qemu_root
 from codegen.run.virtual.counts import CountError, Counts, parse_counts
 from codegen.run.virtual.errors import AnalysisError
 from codegen.run.virtual.model import Cost, price
@@ -118,7 +119,7 @@ def _command(job: Job, board: Board) -> tuple[str, ...]:
     arguments = ",".join((f"../{_PLUGIN}", *plugin_arguments(board, f"../{_COUNTS}")))
     return (
         str(find_qemu()), "-cpu", board.qemu_cpu,
-        "-s", "8388608", "-R", "0x8000000000", "-seed", "1",
+        "-s", "8388608", "-R", "0x8000000000", "-seed", "1", *qemu_root(job),
         "-0", _PROGRAM, "-plugin", arguments, f"../{_PROGRAM}", *job.args,
     )  # fmt: skip
 
