@@ -77,8 +77,9 @@ def _cheapest(graph: Graph, node: Node, board: Board, layout: str) -> tuple[Choi
         layer = layer_of(graph, node, wanted)
         rows = [r for r in candidates(layer, board) if r.layout in ("any", wanted)]
         if rows:
-            best = min(rows, key=lambda r: work(layer, node, graph, r) / r.rate)
-            return Choice(best.name, wanted), work(layer, node, graph, best) / best.rate
+            costs = [work(layer, node, graph, r) / r.rate(board.core) for r in rows]
+            cost = min(costs)
+            return Choice(rows[costs.index(cost)].name, wanted), cost
     dtype = layer_of(graph, node, layout).dtype
     raise CodegenError(
         f"node {node.name!r}",

@@ -31,14 +31,25 @@ _KEYS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "derive": _TEXT,
     "inplace": ("input or residual", lambda v: v in ("input", "residual")),
     "pitch": ("true or false", lambda v: isinstance(v, bool)),
-    "rate": ("a positive number", lambda v: type(v) in (int, float) and v > 0),
+    "rate": (
+        "a positive number, or a table of them by core with a default",
+        lambda v: _is_rate(v) or _is_rate_table(v),
+    ),
 }
+
+
+def _is_rate(v: Any) -> bool:
+    return type(v) in (int, float) and v > 0
+
+
+def _is_rate_table(v: Any) -> bool:
+    return isinstance(v, dict) and "default" in v and all(map(_is_rate, v.values()))
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One row. `rate` is the nominal work (MACs, or elements where there are none) per cycle,
-    used only by the default plan; everything else is constraint or parameter.
+    """One row. `rates` is the nominal work (MACs, or elements where there are none) per cycle by
+    core, used only by the default plan; everything else is constraint or parameter.
 
     `pack` names a packer in weights.py ("" = constants in ONNX order), `derive` a function in
     derive.py that computes further sizes and scratch. `inplace`: y may lie on an "input" of its
@@ -59,7 +70,11 @@ class Kernel:
     derive: str = ""
     inplace: str = ""
     pitch: bool = False
-    rate: float = 0.1
+    rates: Mapping[str, float] = field(default_factory=lambda: {"default": 0.1})
+
+    def rate(self, core: str) -> float:
+        """Nominal work per cycle on a core, named as in board files."""
+        return self.rates.get(core, self.rates["default"])
 
 
 @dataclass(frozen=True)
@@ -105,6 +120,9 @@ def _row(raw: dict[str, Any], family: str, path: Path) -> Kernel:
             "fix the name",
         )
     dtype = raw.get("dtype", "f32")
+    if "rate" in raw:
+        rate = raw.pop("rate")
+        raw["rates"] = rate if isinstance(rate, dict) else {"default": rate}
     return Kernel(
         **{
             **raw,

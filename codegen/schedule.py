@@ -397,4 +397,4 @@ def _cheapest_copy(family: str, dims: Mapping[str, Any]) -> Kernel:
         if r.isa == "c"
         and all(dims.get(k) in (v if isinstance(v, list) else [v]) for k, v in r.when.items())
     ]
-    return max(rows, key=lambda r: r.rate)
+    return max(rows, key=lambda r: r.rates["default"])

@@ -313,6 +313,8 @@ def test_defaults_of_a_row(rows):
         (ROW + 'pitch = "no"', "pitch is true or false"),
         (ROW + "rate = 0", "rate is a positive number"),
         (ROW + "rate = true", "rate is a positive number"),
+        (ROW + "rate = { cortex-a53 = 2 }", "with a default"),
+        (ROW + "rate = { default = 3, cortex-a53 = 0 }", "rate is a positive number"),
         (ROW.replace('"ref.c.j2"', "5"), "template is a string"),
     ],
     ids=range(18),
