@@ -46,6 +46,30 @@ def pixel_block(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
     return {"pixels": pixels, "block": min(block, pixels)}
 
 
-DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, int]]] = {
-    f.__name__: f for f in (im2col_nhwc, im2col_nchw, pixel_block)
+def depthwise_sweeps(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    """How a depthwise kernel goes over the image: `bands` of p["rows"] output rows, `sweeps` of
+    equally many outputs in a row. Bands whose windows hang over the image alike have one `kind`:
+    of the rows of inputs, lo..hi are inside."""
+    bands: list[dict[str, int]] = []
+    for start in range(0, d["oh"], p["rows"]):
+        rows = min(p["rows"], d["oh"] - start)
+        top = start * d["sh"] - d["pt"]
+        inside = (rows - 1) * d["sh"] + d["kh"]
+        shape = {"rows": rows, "lo": max(0, -top), "hi": min(inside, d["h"] - top)}
+        if bands and shape.items() <= bands[-1].items():
+            bands[-1]["end"] += rows
+        else:
+            bands.append({**shape, "start": start, "end": start + rows, "kind": len(bands)})
+    parts = -(-d["ow"] // p["columns"])
+    n = -(-d["ow"] // parts)
+    short = parts * n - d["ow"]  # so many sweeps are one output shorter
+    long = (parts - short) * n
+    sweeps = [{"n": n, "start": 0, "end": long, "kind": 0}]
+    if short:
+        sweeps.append({"n": n - 1, "start": long, "end": d["ow"], "kind": 1})
+    return {"bands": bands, "sweeps": sweeps}
+
+
+DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]] = {
+    f.__name__: f for f in (im2col_nhwc, im2col_nchw, pixel_block, depthwise_sweeps)
 }

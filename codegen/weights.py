@@ -88,6 +88,13 @@ def conv_taps_nchw(c: Constants) -> Packed:
     return [("w", c.inputs[0].reshape(c.dims["m"], -1)), *_vectors(c, c.dims["m"], 1)]
 
 
+def conv_taps_c4(c: Constants) -> Packed:
+    """Depthwise weights [m][1][kh][kw] -> [m/4][kh*kw][4]; m is a multiple of 4."""
+    d = c.dims
+    w = c.inputs[0].reshape(d["m"] // 4, 4, d["kh"] * d["kw"]).transpose(0, 2, 1)
+    return [("w", np.ascontiguousarray(w)), *_vectors(c, d["m"], 4)]
+
+
 def dense_panels(c: Constants) -> Packed:
     """[k][n] -> column panels."""
     return [
@@ -98,5 +105,7 @@ def dense_panels(c: Constants) -> Packed:
 
 PACKERS: dict[str, Callable[[Constants], Packed]] = {
     f.__name__: f
-    for f in (conv_panels_nhwc, conv_panels_nchw, conv_taps_nhwc, conv_taps_nchw, dense_panels)
-}
+    for f in (
+        conv_panels_nhwc, conv_panels_nchw, conv_taps_nhwc, conv_taps_nchw, conv_taps_c4, dense_panels,
+    )
+}  # fmt: skip

@@ -317,7 +317,7 @@ def test_defaults_of_a_row(rows):
         (ROW + "rate = { default = 3, cortex-a53 = 0 }", "rate is a positive number"),
         (ROW.replace('"ref.c.j2"', "5"), "template is a string"),
     ],
-    ids=range(18),
+    ids=range(20),
 )
 def test_wrong_row(rows, text, said):
     with pytest.raises(CodegenError, match=said) as caught:
