@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")/.."
 VENV=${VENV:-.venv}
 PACKAGES="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user cmake ninja-build make gcc g++
-libc6-dev python3-venv pkg-config binutils"
+libc6-dev python3-venv pkg-config binutils openssh-server"
 
 say() { echo "setup: $*"; }
 die() { echo "setup: $*" >&2; exit 1; }

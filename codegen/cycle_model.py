@@ -1,7 +1,8 @@
 """The part of a board's file that says how the virtual board counts cycles: table [cycle_model].
 
-Where the figures come from: VIRTUAL_BOARD notes of the project (A53 fitted on ncnn's published
-single-thread times, A57 and A72 checked against them, A55 and A76 plausible values).
+Where the figures come from: a few penalties of A53, A57 and A72 are fitted on ncnn's published
+single-thread times (docs/VALIDATION.md), the others are plausible values from data sheets and
+measurements that others published; A55 and A76 were compared with nothing.
 """
 
 from collections.abc import Mapping
@@ -13,20 +14,23 @@ from codegen.errors import CodegenError
 # Cores whose code can be timed: by llvm-mca's tables, and by the project's own in-order model.
 OUT_OF_ORDER = ("cortex-a57", "cortex-a72", "neoverse-n1")
 IN_ORDER = ("cortex-a53", "cortex-a55")
-# fitted: on published times of this core; checked: against such times; guess: neither.
+# fitted: on published times of this board; checked: against such times; guess: neither.
 BASES = ("fitted", "checked", "guess")
 LINE_BYTES = 64
 _MAX = 10_000
+_MAX_HISTORY = 20
 
 
 @dataclass(frozen=True)
 class CoreModel:
-    """`llvm_cpu` names the timing tables, `branch` is the cost of a loop exit in cycles,
+    """`llvm_cpu` names the timing tables, `branch` is the cost of a mispredicted branch in cycles,
+    `history` the number of branches by which it is predicted (runtime_c/vboard/predictor.h),
     `macs_per_cycle` the float32 multiply-adds that the core can start in a cycle."""
 
     llvm_cpu: str
     macs_per_cycle: int
     branch: int
+    history: int
     basis: str
 
     @property
@@ -45,15 +49,39 @@ class CacheModel:
 
 
 @dataclass(frozen=True)
-class Penalty:
-    """Cycles per event of one level: a demand miss of a load or store that the level answers, the
-    first use of a line that was prefetched from it, a dirty line written back to it."""
+class L2Model:
+    """Cycles per event of L2: a demand miss of a load or store that it answers, the first use of a
+    line that was prefetched from it."""
 
     load: int
     store: int
     first_load: int
     first_store: int
-    write_back: int
+
+    @property
+    def streamed(self) -> float:
+        """Of a line that is written once and read once, for one of the two."""
+        return (self.first_load + self.first_store) / 2
+
+
+@dataclass(frozen=True)
+class MemoryModel:
+    """Cycles per event of memory: the wait of a load's or store's demand miss, and for how long one
+    line holds the bus (the clock x 64 bytes / what one core reads per second)."""
+
+    load: int
+    store: int
+    line: int
+
+    @property
+    def first_load(self) -> int:
+        """Of a prefetched line, where the core does nothing else meanwhile."""
+        return self.line
+
+    @property
+    def streamed(self) -> float:
+        """Of a line that is written once and read once, for one of the two."""
+        return float(self.line)
 
 
 @dataclass(frozen=True)
@@ -62,11 +90,11 @@ class CycleModel:
 
     core: CoreModel
     caches: CacheModel
-    l2: Penalty
-    memory: Penalty
+    l2: L2Model
+    memory: MemoryModel
 
 
-_TABLES = {"core": CoreModel, "caches": CacheModel, "l2": Penalty, "memory": Penalty}
+_TABLES = {"core": CoreModel, "caches": CacheModel, "l2": L2Model, "memory": MemoryModel}
 
 
 def read_cycle_model(table: Any, l1d_bytes: int, l2_bytes: int, where: str) -> CycleModel:
@@ -106,8 +134,9 @@ def _part(kind: type, table: Any, where: str) -> Any:
     for key, value in table.items():
         allowed = {"llvm_cpu": (*OUT_OF_ORDER, *IN_ORDER), "basis": BASES}.get(key)
         number = isinstance(value, int) and not isinstance(value, bool)
-        if value not in allowed if allowed else not (number and least <= value <= _MAX):
-            words = f"one of: {', '.join(allowed)}" if allowed else f"{least} to {_MAX}"
+        low, high = (1, _MAX_HISTORY) if key == "history" else (least, _MAX)
+        if value not in allowed if allowed else not (number and low <= value <= high):
+            words = f"one of: {', '.join(allowed)}" if allowed else f"{low} to {high}"
             raise CodegenError(
                 where, f"{key} = {value!r}", f"{key} is {words}", "correct the value"
             )

@@ -1,4 +1,4 @@
-"""Bundled networks, each compiled once per session and board."""
+"""Bundled networks, each compiled once per session and board; a board to reach over SSH."""
 
 import pytest
 
@@ -7,6 +7,7 @@ from codegen.errors import CodegenError
 from codegen.run import pick_runner
 from codegen.toolchain import find_toolchain
 from tests.library import Library, bundled
+from tests.ssh_board import Home, SshBoard, compile_program
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +27,33 @@ def build_network(tmp_path_factory):
         return made[model, board]
 
     return build
+
+
+@pytest.fixture(scope="session")
+def ssh_program(tmp_path_factory):
+    """tests/c/board_program.c for AArch64."""
+    return compile_program(tmp_path_factory.mktemp("program"))
+
+
+@pytest.fixture(scope="session")
+def ssh_server(tmp_path_factory):
+    board = SshBoard(tmp_path_factory.mktemp("board"))
+    yield board
+    board.die()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Home:
+    """The user's home is empty, without keys and agent."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    return Home(tmp_path)
+
+
+@pytest.fixture
+def ssh_board(ssh_server, home):
+    """Known to the user as `board`; nothing of a job may be left on it."""
+    ssh_server.reset()
+    home.write(ssh_server.ssh_config("board"), ssh_server.known_host())
+    yield ssh_server
+    assert ssh_server.settles(), (ssh_server.left_behind(), ssh_server.log())

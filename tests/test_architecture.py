@@ -13,21 +13,23 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
     "errors", "types", "graph", "resources", "names", "c_text", "cycle_model", "board",
     "ops.base", "ops.conv", "ops", "builder", "interpret", "onnx_file", "onnx_import", "passes",
-    "models", "kernels", "layout", "layer", "weights", "derive", "plan", "heuristic",
+    "models", "groups", "kernels", "layout", "layer", "signature", "winograd", "weights", "derive", "plan", "cost", "heuristic",
     "schedule", "regions", "order", "memory", "emit", "toolchain", "stack", "build",
-    "footprint", "run", "compare", "reference", "verify", "pipeline", "attribution",
-    "memory_map", "report", "health", "peers", "verbs", "cli",
+    "footprint", "run", "fleet", "compare", "reference", "verify", "pipeline", "attribution",
+    "memory_map", "report", "store", "pricing", "program", "measured", "svg_text", "roofline", "profile_text",
+    "health", "peers", "validate", "verbs", "cli",
 ]
 # fmt: on
 
 # outside library -> the modules that may import it
 DOORS = {
-    "onnx": {"onnx_file", "onnx_import", "models"},
+    "onnx": {"onnx_file", "onnx_import", "models", "peers"},
     "onnxsim": {"onnx_import", "models"},
-    "onnxruntime": {"reference"},
+    "onnxruntime": {"reference", "peers"},
     "jinja2": {"emit"},
     "elftools": {"footprint"},
     "paramiko": {"run"},
+    "distributed": {"fleet"},
 }
 
 

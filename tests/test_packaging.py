@@ -50,7 +50,10 @@ def test_wheel_has_all_data_and_code(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     files = [p for d in DATA for p in (ROOT / d).rglob("*") if p.is_file()]
     wanted = {f"codegen/_data/{p.relative_to(ROOT)}" for p in files} | {
-        str(p.relative_to(ROOT)) for d in ("codegen", "rl") for p in (ROOT / d).rglob("*.py")
+        str(p.relative_to(ROOT))
+        for d in ("codegen", "rl")
+        for p in (ROOT / d).rglob("*")
+        if p.suffix in (".py", ".sh", ".toml")
     }
     assert wanted - names == set()
     extra = {n for n in names - wanted if ".dist-info/" not in n}

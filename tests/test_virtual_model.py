@@ -1,5 +1,7 @@
 """The virtual board's parts: the in-order core, llvm's tools, traces, the table of a board."""
 
+from dataclasses import replace
+
 import pytest
 
 from codegen import cycle_model
@@ -124,8 +126,33 @@ def test_traces_join_and_close():
         ((nop,), False, 100),
         ((ret,), False, 100),
     ]
-    assert traced.exits == 100
     assert traced.scale == 1
+
+
+# ---- penalties ----
+
+
+def test_what_the_core_does_meanwhile_hides_the_bus():
+    """A line every 0 to 3 instructions, and one every 40 to 43, at two cycles an instruction."""
+    events = dict.fromkeys(EVENTS, 0) | {"spacing0": 1000, "spacing40": 500, "load_memory": 3}
+    memory = cycle_model.MemoryModel(load=100, store=0, line=20)
+    cost = model.charge(model.Work(2000.0, 1000, events), replace(A57.cycle_model, memory=memory))
+    assert cost.memory == 3 * 100 + 1000 * (20 - 1.5 * 2)
+    assert cost.core == 2000
+
+
+def test_events_have_penalties():
+    """Every penalty is that of its own event."""
+    l2 = cycle_model.L2Model(load=1, store=10, first_load=100, first_store=1000)
+    memory = cycle_model.MemoryModel(load=2, store=20, line=0)
+    core = replace(A57.cycle_model.core, branch=7)
+    table = replace(A57.cycle_model, core=core, l2=l2, memory=memory)
+    names = {"load_l2": 1, "store_l2": 10, "first_load_l2": 100, "first_store_l2": 1000,
+             "load_memory": 2, "store_memory": 20, "mispredicted": 7, "first_load_memory": 0,
+             "write_back_l2": 0, "loads": 0}  # fmt: skip
+    for name, penalty in names.items():
+        events = dict.fromkeys(EVENTS, 0) | {name: 3}
+        assert model.charge(model.Work(0.0, 1, events), table).cycles == 3 * penalty, name
 
 
 # ---- the board's table ----
@@ -141,11 +168,12 @@ def test_every_emulated_board_has_a_cycle_model(name):
     ("old", "new", "said"),
     [
         ('llvm_cpu = "cortex-a57"', 'llvm_cpu = "cortex-x9"', "'cortex-x9'; llvm_cpu is one of:"),
-        ('"checked"', '"sure"', "basis = 'sure'; basis is one of: fitted, checked, guess"),
+        ('"fitted"', '"sure"', "basis = 'sure'; basis is one of: fitted, checked, guess"),
         ("streams = 8", "stream = 8", "unknown key 'stream'|missing key 'streams'"),
         ("[cycle_model]", "[cycle_models]", "unknown key 'cycle_models'"),
-        ("load = 9", "load = -9", "load = -9; load is 0 to 10000"),
-        ("load = 9", "load = true", "load = True; load is 0 to 10000"),
+        ("load = 16", "load = -9", "load = -9; load is 0 to 10000"),
+        ("load = 16", "load = true", "load = True; load is 0 to 10000"),
+        ("history = 12", "history = 21", "history = 21; history is 1 to 20"),
         ("streams = 8", "streams = 0", "streams = 0; streams is 1 to 10000"),
         ("l1d_ways = 2", "l1d_ways = 3", "32768 bytes do not make 3 ways"),
         ("l2 = {", "l3 = {", r"\[cycle_model\]: (missing key 'l2'|unknown key 'l3')"),

@@ -87,10 +87,14 @@ static void core(void)
     region(1, 4); /* integer sums, each waiting for the one before */
     LOOP(TURNS, "add x9, x9, #1\n add x9, x9, #1\n add x9, x9, #1\n add x9, x9, #1\n", "x9");
     region(0, 4);
-    region(1, 5); /* an inner loop of 10 turns: one exit each */
+    region(1, 5); /* an inner loop of 5 turns, whose end the predictor learns */
     for (int i = 0; i < 1000; i++)
-        LOOP(10, "add x9, x9, #1\n add x9, x9, #1\n", "x9");
+        LOOP(5, "add x9, x9, #1\n add x9, x9, #1\n", "x9");
     region(0, 5);
+    region(1, 7); /* of 100 turns, which are more than it remembers */
+    for (int i = 0; i < 1000; i++)
+        LOOP(100, "add x9, x9, #1\n add x9, x9, #1\n", "x9");
+    region(0, 7);
     region(1, 0); /* nested regions count in both */
     region(1, 6);
     LOOP(TURNS, CHAIN, "v0");

@@ -28,12 +28,14 @@ class Job:
 @dataclass(frozen=True)
 class Outcome:
     """What came back: the program's JSON line and files, or `error`. `seconds` is wall time, for
-    progress only."""
+    progress only. `lost` says that the board failed and not the program (it died, it throttles):
+    another board, or the same one later, may do the job."""
 
     report: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, bytes] = field(default_factory=dict)
     seconds: float = 0.0
     error: str = ""
+    lost: bool = False
 
 
 class Runner(Protocol):

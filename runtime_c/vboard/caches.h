@@ -9,10 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bus.h"
+
 enum { VALID = 1, DIRTY = 2, FROM_L2 = 4, FROM_MEMORY = 8, PREFETCHED = FROM_L2 | FROM_MEMORY, TAG = 4, PAGE = 12 };
-enum { /* events; a store's number is the load's + 1 */
-       LOAD_L2, STORE_L2, LOAD_MEMORY, STORE_MEMORY, FIRST_L2, STORE_FIRST_L2, FIRST_MEMORY, STORE_FIRST_MEMORY,
-       WRITE_BACK_L1, WRITE_BACK_L2, LOADS, STORES, EVENTS };
 
 typedef struct {
     uint64_t *lines, mask; /* [set][way]: line << TAG | flags, most recently used first */
@@ -25,7 +24,7 @@ typedef struct {
 static Cache l1, l2;
 static Stream *streams;
 static unsigned n_streams, lines_ahead, line_shift;
-static uint64_t now, events[EVENTS], events_seen[EVENTS];
+static uint64_t now;
 
 /* The line as first of its set, or NULL; flags stay. */
 static uint64_t *find(Cache *c, uint64_t line)
@@ -61,8 +60,10 @@ static uint64_t insert(Cache *c, uint64_t line, uint64_t flags)
 
 static void insert_l2(uint64_t line, uint64_t flags)
 {
-    if ((insert(&l2, line, flags) & (VALID | DIRTY)) == (VALID | DIRTY))
+    if ((insert(&l2, line, flags) & (VALID | DIRTY)) == (VALID | DIRTY)) {
         events[WRITE_BACK_L2]++;
+        move_line();
+    }
 }
 
 static void insert_l1(uint64_t line, uint64_t flags)
@@ -124,7 +125,10 @@ static void touch(uint64_t line, bool store)
     if (*hit >> TAG != line || !(*hit & VALID))
         hit = find(&l1, line);
     if (!hit) {
-        events[(fetch(line) ? LOAD_L2 : LOAD_MEMORY) + store]++;
+        bool near = fetch(line);
+        events[(near ? LOAD_L2 : LOAD_MEMORY) + store]++;
+        if (!near && !store)
+            move_line();
         insert_l1(line, store ? DIRTY : 0);
         train(line, true);
         return;
@@ -135,6 +139,8 @@ static void touch(uint64_t line, bool store)
     if (prefetched) {
         *hit &= ~(uint64_t)PREFETCHED;
         events[(prefetched == FROM_L2 ? FIRST_L2 : FIRST_MEMORY) + store]++;
+        if (prefetched == FROM_MEMORY && !store)
+            move_line();
         train(line, false);
     }
 }

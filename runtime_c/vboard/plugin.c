@@ -7,7 +7,7 @@
  * Marker: getpriority(which, id) with `which` MARK + 1 (begin) or MARK + 0 (end), which every kernel answers with
  * EINVAL. Regions nest; what happens is counted in all open ones.
  *
- * Arguments (key=value): out, l1_sets, l1_ways, l2_sets, l2_ways, line_shift, streams, ahead.
+ * Arguments (key=value): out, l1_sets, l1_ways, l2_sets, l2_ways, line_shift, streams, ahead, history.
  * Output, text, one record per line (see codegen/run/virtual/counts.py):
  *   block INDEX ADDRESS HEX_BYTES      region ID ENTRIES EVENT...      edge ID FROM TO COUNT      end STATUS
  */
@@ -18,6 +18,7 @@
 
 #include "api.h"
 #include "caches.h"
+#include "predictor.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -36,7 +37,7 @@ struct Edge {
     Edge *next;
 };
 struct Block {
-    uint64_t address;
+    uint64_t address, end; /* end: of a block that a conditional branch ends, the address after it; else 0 */
     size_t insns, index;
     uint32_t *words;
     Edge *edges, *hot;
@@ -86,11 +87,14 @@ static void on_block(unsigned cpu, void *data)
         return;
     if (cpu)
         status = "threads";
+    if (previous->end)
+        events[MISPREDICTED] += branch_surprises(previous->end, ((Block *)data)->address != previous->end);
     Edge *e = previous->hot;
     if (!e || e->to != data)
         e = edge(previous, data);
     e->count++;
     previous = data;
+    executed += previous->insns;
 }
 
 /* ---- caches ---- */
@@ -122,6 +126,8 @@ static size_t n_regions, stack[MAX_DEPTH]; /* of indices: `regions` moves when i
 /* What happened since the last marker goes to every open region. */
 static void account(void)
 {
+    close_window();
+    last_line = executed;
     for (unsigned d = 0; d < depth; d++) {
         Region *r = &regions[stack[d]];
         if (r->n_counts < n_edges) {
@@ -185,6 +191,7 @@ static Block *block_of(const struct qemu_plugin_tb *tb)
     b->words = allocate(NULL, insns * sizeof *b->words);
     for (size_t i = 0; i < insns; i++)
         memcpy(&b->words[i], qemu_plugin_insn_data(qemu_plugin_tb_get_insn(tb, i)), 4);
+    b->end = is_conditional_branch(b->words[insns - 1]) ? address + 4 * insns : 0;
     blocks = grow(blocks, n_blocks, sizeof *blocks);
     blocks[n_blocks++] = b;
     return *bucket = b;
@@ -231,9 +238,9 @@ static void write_counts(plugin_id id, void *path)
 
 EXPORT int qemu_plugin_install(plugin_id id, const void *info, int argc, char **argv)
 {
-    enum { L1_SETS, L1_WAYS, L2_SETS, L2_WAYS, LINE_SHIFT, STREAMS, AHEAD, KEYS };
-    static const char *const keys[KEYS] = {"l1_sets", "l1_ways",    "l2_sets", "l2_ways",
-                                           "line_shift", "streams", "ahead"};
+    enum { L1_SETS, L1_WAYS, L2_SETS, L2_WAYS, LINE_SHIFT, STREAMS, AHEAD, HISTORY, KEYS };
+    static const char *const keys[KEYS] = {"l1_sets",    "l1_ways", "l2_sets", "l2_ways",
+                                           "line_shift", "streams", "ahead",   "history"};
     uint64_t values[KEYS] = {0};
     char *out = NULL;
     (void)info;
@@ -259,6 +266,7 @@ EXPORT int qemu_plugin_install(plugin_id id, const void *info, int argc, char **
     n_streams = (unsigned)values[STREAMS];
     lines_ahead = (unsigned)values[AHEAD];
     streams = calloc(n_streams, sizeof *streams);
+    make_predictor((unsigned)values[HISTORY]);
     blocks = allocate(NULL, sizeof *blocks); /* room for index 0, which is `start` */
     qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
     qemu_plugin_register_vcpu_syscall_cb(id, on_syscall);

@@ -2,12 +2,17 @@
 
 from dataclasses import dataclass, field
 
-# In the order of the plugin's enum. "first" is the first use of a prefetched line.
-EVENTS = (
+# In the order of runtime_c/vboard/events.h. "first" is the first use of a prefetched line.
+NAMED_EVENTS = (
     "load_l2", "store_l2", "load_memory", "store_memory", "first_load_l2", "first_store_l2",
     "first_load_memory", "first_store_memory", "write_back_l2", "write_back_memory",
-    "loads", "stores",
+    "loads", "stores", "mispredicted",
 )  # fmt: skip
+# Lines moved to or from memory while the core executed so many other instructions (bus.h): the
+# last one takes all that is longer.
+SPACING_STEP = 4
+SPACINGS = tuple(f"spacing{i * SPACING_STEP}" for i in range(32))
+EVENTS = (*NAMED_EVENTS, *SPACINGS)
 START = 0  # stands before the first block of an outermost region
 
 

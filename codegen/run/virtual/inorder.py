@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from codegen.run.virtual.instruction import FLAGS, Instruction, parse
 
-_WARM_PASSES, _TIMED_PASSES = 4, 8
+WARM_PASSES, TIMED_PASSES = 4, 8
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,26 @@ PROFILES = {
     "cortex-a55": Profile(3, 3, 3, 4, 4, 4, 2, 4, 0, 1),
 }
 
+# Why an instruction waits.
+OPERAND = "a register that is not ready"
+ISSUE = "two issued"
+PORT = "the memory port is busy"
+BESIDE_LOAD = "a vector load holds the vector pipe"
+PIPE = "the vector pipe is full"
+PAIRING = "an insert and a 128-bit operation do not pair"
+UNIT = "the {} unit is busy"
+BRANCH = "what follows a branch is another fetch"
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """`register` is the one that is not ready; `until` is the cycle in which to try again."""
+
+    reason: str
+    until: int
+    register: str = ""
+
+
 _DIVIDE = re.compile(r"(fdiv|fsqrt)$")
 _FLOAT = re.compile(r"f(?!mov)|[su]cvtf")
 _VECTOR_MULTIPLY = re.compile(r"([su]?q?r?d?mul|ml[as]|[su]ml|[su]dot|[su]adalp|sqdm|sqrdm)")
@@ -52,17 +72,17 @@ def cycles(listings: Sequence[tuple[Sequence[str], bool]], cpu: str) -> list[flo
 
 
 def _time(code: Sequence[Instruction], loop: bool, profile: Profile) -> float:
-    core = _Core(profile)
+    core = Core(profile)
     if not loop:
         return float(core.run(code))
-    for _ in range(_WARM_PASSES):
+    for _ in range(WARM_PASSES):
         start = core.run(code)
-    for _ in range(_TIMED_PASSES):
+    for _ in range(TIMED_PASSES):
         end = core.run(code)
-    return (end - start) / _TIMED_PASSES
+    return (end - start) / TIMED_PASSES
 
 
-class _Core:
+class Core:
     """The state of the pipeline; `cycle` is where the next instruction may issue."""
 
     def __init__(self, profile: Profile):
@@ -79,46 +99,60 @@ class _Core:
     def run(self, code: Sequence[Instruction]) -> int:
         """One pass; returns the first cycle after it."""
         for i in code:
-            self._advance(max(self.cycle, self._operands(i)))
-            while not self._fits(i):
-                self._advance(self.cycle + 1)
+            while obstacle := self._obstacle(i):
+                self._wait(i, obstacle)
             self._issue(i)
         return self.cycle + (1 if self.issued else 0)
+
+    def _wait(self, i: Instruction, obstacle: "Obstacle") -> None:
+        self._advance(obstacle.until)
 
     def _advance(self, cycle: int) -> None:
         if cycle > self.cycle:
             self.cycle, self.issued, self.half = cycle, 0, 0
             self.wide = self.inserted = False
 
-    def _operands(self, i: Instruction) -> int:
-        """The cycle in which everything that it reads is there."""
-        when = 0
-        for name in i.reads:
-            ready = self.ready.get(name, 0)
-            kind, early = self.chain.get(name, ("", 0))
-            if name == i.accumulator and i.reads.count(name) == 1 and kind == _kind(i):
-                ready = min(ready, early)
-            # A store's data is read one stage later than its address.
-            when = max(when, ready - (i.unit == "store" and name.startswith("v")))
-        return when
+    def _obstacle(self, i: Instruction) -> "Obstacle | None":
+        """Why it cannot issue in this cycle."""
+        missing = max((self._readable(i, n), n) for n in i.reads) if i.reads else (0, "")
+        if missing[0] > self.cycle:
+            return Obstacle(OPERAND, missing[0], missing[1])
+        reason = self._taken(i)
+        return Obstacle(reason, self.cycle + 1) if reason else None
 
-    def _fits(self, i: Instruction) -> bool:
+    def _readable(self, i: Instruction, name: str) -> int:
+        """The cycle in which a register that it reads is there."""
+        ready = self.ready.get(name, 0)
+        kind, early = self.chain.get(name, ("", 0))
+        if name == i.accumulator and i.reads.count(name) == 1 and kind == _kind(i):
+            ready = min(ready, early)
+        # A store's data is read one stage later than its address.
+        return ready - (i.unit == "store" and name.startswith("v"))
+
+    def _taken(self, i: Instruction) -> str:
+        """What this cycle has no more of, of the things that it needs."""
         if self.issued == 2:
-            return False
+            return ISSUE
         if i.unit in ("load", "store"):
+            if self.free["memory"] > self.cycle:
+                return PORT
             arithmetic = i.unit == "load" and i.vector and self._blocks(i) and self.half
-            return self.free["memory"] <= self.cycle and not arithmetic
+            return BESIDE_LOAD if arithmetic else ""
         if i.unit in ("multiply", "divide"):
-            return self.free[i.unit] <= self.cycle
+            return UNIT.format(i.unit) if self.free[i.unit] > self.cycle else ""
         if i.unit == "insert":
-            return not self.wide and not self.inserted
-        if i.unit == "vector":
-            halves = 2 if i.width == 16 else 1
-            busy = self.free["vector_divide"] if _DIVIDE.match(i.opcode) else 0
-            paired = self.inserted and halves == 2
-            return (self.half + halves <= 2 and not paired
-                    and max(self.blocked, busy) <= self.cycle)  # fmt: skip
-        return True
+            return PAIRING if self.wide or self.inserted else ""
+        return self._vector_taken(i) if i.unit == "vector" else ""
+
+    def _vector_taken(self, i: Instruction) -> str:
+        halves = 2 if i.width == 16 else 1
+        if self.blocked > self.cycle:
+            return BESIDE_LOAD
+        if self.half + halves > 2:
+            return PIPE
+        if _DIVIDE.match(i.opcode) and self.free["vector_divide"] > self.cycle:
+            return UNIT.format("vector divide")
+        return PAIRING if self.inserted and halves == 2 else ""
 
     def _blocks(self, i: Instruction) -> int:
         """Cycles without vector arithmetic that a vector load brings."""

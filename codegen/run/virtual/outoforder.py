@@ -42,7 +42,7 @@ def split_stores(listing: Sequence[str]) -> Listing:
 def cycles(listings: Sequence[Listing], cpu: str, llvm_mca: str) -> list[float]:
     """Cycles of one pass through each listing in a steady state; results are kept on disk."""
     texts = [split_stores(x) for x in listings]
-    files = [_file(x, cpu, _version(llvm_mca)) for x in texts]
+    files = [_file(x, cpu, llvm_version(llvm_mca)) for x in texts]
     found = [_read(f) for f in files]
     missing = list({files[i]: texts[i] for i in range(len(texts)) if found[i] is None}.items())
     fresh: dict[Path, float] = {}
@@ -85,7 +85,8 @@ def _analyse(texts: Sequence[Listing], cpu: str, llvm_mca: str) -> list[float]:
 
 
 @lru_cache
-def _version(llvm_mca: str) -> str:
+def llvm_version(llvm_mca: str) -> str:
+    """Of the tool, e.g. "19.1.7"; AnalysisError where it does not tell."""
     try:
         done = subprocess.run((llvm_mca, "--version"), capture_output=True, text=True)
     except OSError as e:

@@ -43,6 +43,7 @@ def plugin_arguments(board: Board, out: str) -> tuple[str, ...]:
         "line_shift": LINE_BYTES.bit_length() - 1,
         "streams": caches.streams,
         "ahead": caches.lines_ahead,
+        "history": board.cycle_model.core.history,
     }
     return tuple(f"{key}={value}" for key, value in values.items())
 

@@ -9,13 +9,14 @@ import struct
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from codegen.board import Board
 from codegen.run.base import Job, Outcome, finish
 from codegen.run.qemu import qemu_root
-from codegen.run.virtual.counts import CountError, Counts, parse_counts
+from codegen.run.virtual.counts import CountError, parse_counts
 from codegen.run.virtual.errors import AnalysisError
 from codegen.run.virtual.model import Cost, price
 from codegen.run.virtual.plugin import PluginError, plugin_arguments, plugin_path
@@ -29,31 +30,39 @@ _PROGRAM, _PLUGIN, _COUNTS = "program", "vboard.so", "vboard.counts"
 
 class VirtualRunner:
     """Cycles without a board. The report gets `cycles`, `ms` and `regions` where the program marked
-    any; all are null where it did not."""
+    any; all are null where it did not. `stage` is told what a long run is at."""
 
     name = "virtual"
 
+    def __init__(self, stage: Callable[[str], None] = lambda text: None):
+        self.stage = stage
+
     def run(self, job: Job, board: Board) -> Outcome:
-        problem = missing(board) or _wrong_program(job.program)
-        if problem:
-            return Outcome(error=problem)
         start = time.monotonic()
-        try:
-            plugin = plugin_path(str(find_qemu()))
-            outcome, counts = _count(job, board, plugin)
-        except PluginError as e:
-            return Outcome(error=str(e))
-        except CountError as e:
-            return Outcome(error=str(e), seconds=time.monotonic() - start)
+        self.stage("running under qemu")
+        outcome, text = count(job, board)
         if outcome.error:
             return outcome
+        self.stage("analysing")
         try:
-            costs = price(counts, board.cycle_model, str(find_llvm("llvm-mc")),
+            costs = price(parse_counts(text), board.cycle_model, str(find_llvm("llvm-mc")),
                           str(find_llvm("llvm-mca")))  # fmt: skip
-        except AnalysisError as e:
+        except (CountError, AnalysisError) as e:
             return Outcome(error=str(e), seconds=time.monotonic() - start)
         report = {**outcome.report, **_report(costs, board)}
         return Outcome(report, outcome.outputs, time.monotonic() - start)
+
+
+def count(job: Job, board: Board) -> tuple[Outcome, str]:
+    """Run the job under the plugin: the program's own report, and the text that the plugin wrote
+    (for counts.parse_counts); without the text where the outcome has an error."""
+    problem = missing(board) or _wrong_program(job.program)
+    if problem:
+        return Outcome(error=problem), ""
+    try:
+        return _count(job, board, plugin_path(str(find_qemu())))
+    except PluginError as e:
+        return Outcome(error=str(e)), ""
 
 
 def missing(board: Board) -> str:
@@ -82,7 +91,7 @@ def _wrong_program(program: Path) -> str:
     return ""
 
 
-def _count(job: Job, board: Board, plugin: Path) -> tuple[Outcome, Counts]:
+def _count(job: Job, board: Board, plugin: Path) -> tuple[Outcome, str]:
     """Run in a private folder, in which every name is fixed."""
     with tempfile.TemporaryDirectory(prefix="codegen-run-") as name:
         folder = Path(name)
@@ -101,17 +110,15 @@ def _count(job: Job, board: Board, plugin: Path) -> tuple[Outcome, Counts]:
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             late = f"the program did not end within {job.timeout_s:g} s"
-            return Outcome(error=late, seconds=job.timeout_s), Counts({}, {})
+            return Outcome(error=late, seconds=job.timeout_s), ""
         except OSError as e:
-            return Outcome(error=f"the program cannot be started: {e}"), Counts({}, {})
+            return Outcome(error=f"the program cannot be started: {e}"), ""
         seconds = time.monotonic() - start
         files = {n: (data / n).read_bytes() for n in job.outputs if (data / n).is_file()}
         out, err = (s.decode(errors="replace") for s in (done.stdout, done.stderr))
         outcome = finish(done.returncode, out, err, files, job.outputs, seconds)
         counts = folder / _COUNTS
-        if outcome.error:
-            return outcome, Counts({}, {})
-        return outcome, parse_counts(counts.read_text() if counts.is_file() else "")
+        return outcome, counts.read_text() if counts.is_file() and not outcome.error else ""
 
 
 def _command(job: Job, board: Board) -> tuple[str, ...]:
@@ -126,7 +133,7 @@ def _command(job: Job, board: Board) -> tuple[str, ...]:
 
 def _report(costs: dict[int, Cost], board: Board) -> dict[str, Any]:
     """The keys that this runner adds to the program's own."""
-    regions = {str(n): _plain(c, board) for n, c in sorted(costs.items()) if n != WARM_UP}
+    regions = {str(n): region_values(c, board) for n, c in sorted(costs.items()) if n != WARM_UP}
     whole = regions.get(str(WHOLE), {})
     return {
         "cycles": whole.get("cycles"),
@@ -136,7 +143,8 @@ def _report(costs: dict[int, Cost], board: Board) -> dict[str, Any]:
     }
 
 
-def _plain(cost: Cost, board: Board) -> dict[str, Any]:
+def region_values(cost: Cost, board: Board) -> dict[str, Any]:
+    """One region in plain values, as the report has it."""
     return {
         "cycles": cost.cycles,
         "ms": round(cost.cycles * 1e3 / board.clock_hz, 6),

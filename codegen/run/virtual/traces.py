@@ -12,26 +12,32 @@ from codegen.run.virtual.counts import START, Block, Region
 
 COVER = 0.998
 _MAX_WORDS = 4000  # of one trace; longer code is cut in pieces
+Code = tuple[tuple[int, ...], bool]  # encodings, and whether they are a loop
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Encodings in the order in which they run, and how often. A straight trace's ends do not
-    depend on each other, a loop's do."""
+    """Encodings in the order in which they run, how often, and the blocks that they come from. A
+    straight trace's ends do not depend on each other, a loop's do."""
 
     words: tuple[int, ...]
     loop: bool
     times: float
+    blocks: tuple[int, ...] = ()
+
+    @property
+    def code(self) -> Code:
+        """All that its time depends on."""
+        return self.words, self.loop
 
 
 @dataclass(frozen=True)
 class Traced:
-    """The hot traces of a region; `scale` >= 1 makes up for the instructions that they leave out.
-    `exits` is the number of conditional branches that went the rarer way."""
+    """The hot traces of a region; `scale` >= 1 makes up for the instructions that they leave
+    out."""
 
     traces: tuple[Trace, ...]
     scale: float
-    exits: int
 
 
 def trace_region(region: Region, blocks: Mapping[int, Block]) -> Traced:
@@ -44,7 +50,7 @@ def trace_region(region: Region, blocks: Mapping[int, Block]) -> Traced:
             words = tuple(w for b in piece for w in blocks[b].words)
             executed = sum(counts[b] * length[b] for b in piece)
             whole = loop and len(piece) == len(path)
-            traces.append((executed, Trace(words, whole, executed / len(words))))
+            traces.append((executed, Trace(words, whole, executed / len(words), tuple(piece))))
     traces.sort(key=lambda t: (-t[0], t[1].words))
     total, covered, hot = sum(t[0] for t in traces), 0, []
     for executed, trace in traces:
@@ -52,7 +58,7 @@ def trace_region(region: Region, blocks: Mapping[int, Block]) -> Traced:
             break
         covered += executed
         hot.append(trace)
-    return Traced(tuple(hot), total / covered if covered else 1.0, _exits(region, blocks))
+    return Traced(tuple(hot), total / covered if covered else 1.0)
 
 
 def _paths(region: Region, counts: Mapping[int, int]) -> list[tuple[list[int], bool]]:
@@ -85,16 +91,3 @@ def _pieces(path: list[int], length: Mapping[int, int]) -> Iterable[list[int]]:
         words += length[b]
     yield piece
 
-
-def _exits(region: Region, blocks: Mapping[int, Block]) -> int:
-    """Mispredictions of a predictor that always guesses each conditional branch's usual way."""
-    ways: dict[int, list[int]] = {}
-    for (a, _), n in region.edges.items():
-        if a != START and is_conditional_branch(blocks[a].words[-1]):
-            ways.setdefault(a, []).append(n)
-    return sum(sum(n) - max(n) for n in ways.values())
-
-
-def is_conditional_branch(word: int) -> bool:
-    """B.cond, CBZ, CBNZ, TBZ or TBNZ (Arm ARM, C4.1 "Branches")."""
-    return word & 0xFF000010 == 0x54000000 or word & 0x7E000000 in (0x34000000, 0x36000000)
