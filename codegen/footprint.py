@@ -71,6 +71,15 @@ class Symbol:
 
 
 @dataclass(frozen=True)
+class Function:
+    """Where a function lies in a linked program."""
+
+    address: int
+    bytes: int
+    name: str
+
+
+@dataclass(frozen=True)
 class _Object:
     """One ELF file; `where` is its path, with the member's name in parentheses in an archive."""
 
@@ -97,6 +106,17 @@ def symbols(paths: Iterable[Path]) -> list[Symbol]:
     Constants without a name (vector literals, strings) and padding are in `sections` only.
     """
     return [s for obj in _objects(paths) for s in _parse(obj, _defined)]
+
+
+def functions(program: Path) -> list[Function]:
+    """Of a linked program, in order of address; none where it is stripped."""
+    (obj,) = _objects([program])
+    found = {
+        symbol["st_value"]: Function(symbol["st_value"], symbol["st_size"], symbol.name)
+        for symbol in _parse(obj, _symbols)
+        if symbol["st_info"]["type"] == "STT_FUNC" and symbol["st_size"]
+    }
+    return [found[address] for address in sorted(found)]
 
 
 def undefined(paths: Iterable[Path]) -> set[str]:

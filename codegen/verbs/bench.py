@@ -1,7 +1,6 @@
 """codegen bench: what a network costs on a board, layer by layer."""
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,30 +10,37 @@ from rich.console import Console
 from rich.table import Table
 
 from codegen.board import Board, load_board
-from codegen.build import compile_library
-from codegen.emit import write
 from codegen.errors import CodegenError
-from codegen.pipeline import generate
-from codegen.report import layers as layer_rows
-from codegen.run import Job, pick_runner
-from codegen.run.virtual import WHOLE, missing
-from codegen.toolchain import find_toolchain
-from codegen.verbs.options import BOARD, JSON, SHAPE, parse_shapes, verbosity
-
-# What the model does not see, shown wherever its figures are.
-LIMITS = (
-    "modelled, not measured; not seen: prfm, dc zva, TLB, L1I, DRAM queues, and "
-    "compute that hides a miss; branches are guessed by their usual way; int8 is not validated"
+from codegen.measured import LIMITS, PARTS, Unsuitable, modelled, timed
+from codegen.program import bench_program
+from codegen.roofline import roofline_svg
+from codegen.run import Job, Runner, pick_runner
+from codegen.run.virtual import VirtualRunner, missing
+from codegen.run.virtual.bandwidth import roofs
+from codegen.toolchain import find_llvm
+from codegen.verbs.options import (
+    ACCEPT_HOST_KEY,
+    BOARD,
+    HOST,
+    JSON,
+    SHAPE,
+    parse_shapes,
+    verbosity,
 )
-_PARTS = ("core", "branch", "l2", "memory")
+from codegen.verbs.progress import progress
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @BOARD
 @click.option(
-    "--runner", default="virtual", show_default=True, help="What counts the cycles: virtual."
+    "--runner",
+    default="",
+    help="What measures: virtual, local or ssh. Default: virtual where the board has a cycle "
+    "model, ssh with --host.",
 )
+@HOST
+@ACCEPT_HOST_KEY
 @click.option(
     "--plan",
     "plan_file",
@@ -43,170 +49,183 @@ _PARTS = ("core", "branch", "l2", "memory")
 )
 @SHAPE
 @click.option("--timeout", default=1800.0, show_default=True, help="Seconds the run may take.")
+@click.option(
+    "--roofline",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw the layers under the core's roofs into this SVG file (virtual board only).",
+)
 @JSON
 @verbosity
 def bench(
     model: Path,
     board: str,
     runner: str,
+    host: str,
+    accept_host_key: bool,
     plan_file: Path | None,
     shapes: tuple[str, ...],
     timeout: float,
+    roofline: Path | None,
     as_json: bool,
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Count the cycles of MODEL (an ONNX file, or a folder that `codegen build` made) on the
-    virtual board, layer by layer. Nothing is left behind.
+    """Measure MODEL (an ONNX file, or a folder that `codegen build` made), layer by layer: on the
+    virtual board, which counts cycles, or on a real one, which takes the time. Nothing is left
+    behind.
 
-    Exit code 1 if the program does not compile or run. Two calls give the same figures.
+    Exit code 1 if the program does not compile or run. Two calls give the same figures on the
+    virtual board.
     """
     target = load_board(board)
-    if runner != "virtual":
-        raise CodegenError(
-            "--runner", f"{runner!r} counts no cycles", "virtual", "leave the option away"
-        )
-    pinned = parse_shapes(shapes)
-    if model.is_dir():
-        result = _bench_folder(model, target, plan_file, pinned, timeout)
-    else:
-        result = _bench_model(model, target, plan_file, pinned, timeout)
+    chosen = _runner(target, runner, host, accept_host_key)
+    if roofline:
+        _check_roofline(roofline, chosen)
+    result = _bench(model, target, chosen, plan_file, parse_shapes(shapes), timeout, quiet)
     if isinstance(result, str):
         click.echo(f"error: {result}", err=True)
         return 1
+    if roofline:
+        tops = roofs(target.cycle_model, str(find_llvm("llvm-mca")))
+        roofline.write_text(roofline_svg(result, tops), encoding="utf-8")
     if as_json:
         click.echo(json.dumps(result, indent=1))
-    else:
-        _show(result, quiet, verbose)
+    elif not quiet:
+        _show(result, verbose)
     return 0
 
 
-def _bench_folder(
-    folder: Path, board: Board, plan_file: Path | None, shapes: Mapping[str, Any], timeout: float
-) -> dict[str, Any] | str:
-    """Run the program of an earlier build; a text where it does not run."""
-    if plan_file or shapes:
+def _runner(board: Board, name: str, host: str, accept_host_key: bool) -> Runner:
+    """One that takes times or counts cycles."""
+    if name == "qemu":
         raise CodegenError(
-            "--plan" if plan_file else "--shape",
-            f"{folder} is already built",
-            "these options go with an ONNX file",
-            "leave them away or name the model",
+            "--runner",
+            "'qemu' counts no cycles, and its time says nothing about the board",
+            "virtual, local or ssh",
+            "name one of these",
         )
-    program = folder / "build" / "bench"
-    try:
-        report = json.loads((folder / "report.json").read_text())
-        layers, made_for = report["layers"], report["board"]
-    except (OSError, ValueError, KeyError):
-        report = None
-    if report is None or not program.is_file():
-        raise CodegenError(
-            str(folder),
-            "no report.json with a compiled build/bench",
-            "a folder that `codegen build` made",
-            "build first",
-        )
-    if made_for != board.name:
-        raise CodegenError(
-            "--board",
-            f"{board.name}, but {folder} was built for {made_for}",
-            made_for,
-            "name that board, or build again",
-        )
-    return _run(program, board, report["model"], layers, timeout)
+    if not name and not host:
+        name = "virtual" if "virtual" in board.runners else "local"
+    return pick_runner(board, name, host, accept_host_key)
 
 
-def _bench_model(
-    model: Path, board: Board, plan_file: Path | None, shapes: Mapping[str, Any], timeout: float
+def _check_roofline(path: Path, runner: Runner) -> None:
+    if runner.name != "virtual":
+        raise CodegenError(
+            "--roofline",
+            f"runner {runner.name} does not count bytes",
+            "the virtual board",
+            "leave --roofline or the runner away",
+        )
+    if not path.parent.is_dir():
+        raise CodegenError(
+            "--roofline", f"there is no folder {path.parent}", "a file in an existing folder",
+            "make the folder",
+        )  # fmt: skip
+
+
+def _bench(
+    model: Path,
+    board: Board,
+    runner: Runner,
+    plan_file: Path | None,
+    shapes: Mapping[str, Any],
+    timeout: float,
+    quiet: bool,
 ) -> dict[str, Any] | str:
-    """Build in a temporary folder and run; a text where that fails."""
-    pick_runner(board, "virtual")  # before the work: can this board be run so, and here?
-    problem = missing(board)
+    """The figures, or a text that says why there are none."""
+    virtual = runner.name == "virtual"
+    problem = missing(board) if virtual else ""  # before the work
     if problem:
         return problem
-    toolchain = find_toolchain(board)
-    generated = generate(model, board, plan_file, shapes)
-    with tempfile.TemporaryDirectory(prefix="codegen-bench-") as name:
-        folder = Path(name)
-        write(generated.sources, folder)
-        binary = compile_library(generated.sources, folder, toolchain)
-        if binary.error:
-            return f"the generated library does not compile:\n{binary.error}"
-        return _run(binary.bench, board, model.name, layer_rows(generated), timeout)
+    with (
+        progress(quiet) as stage,
+        bench_program(model, board, plan_file, shapes, stage) as program,
+    ):
+        if program.error:
+            return f"the generated library does not compile:\n{program.error}"
+        if virtual:  # a warm-up, then one run with every step marked
+            runner, args = VirtualRunner(stage), ("0",)
+        else:
+            stage(f"running on {getattr(runner, 'host', 'this machine')}")
+            args = ()
+        outcome = runner.run(Job(program.path, args, timeout_s=timeout), board)
+        if outcome.error:
+            return outcome.error
+        try:
+            if virtual:
+                return modelled(program, outcome, board)
+            return timed(program, outcome, board, runner.name)
+        except Unsuitable as e:
+            return str(e)
 
 
-def _run(
-    program: Path, board: Board, model: str, layers: list[dict[str, Any]], timeout: float
-) -> dict[str, Any] | str:
-    """RUNS = 0 of the bench program: a warm-up, then one run with every step marked."""
-    outcome = pick_runner(board, "virtual").run(Job(program, ("0",), timeout_s=timeout), board)
-    if outcome.error:
-        return outcome.error
-    regions = outcome.report["regions"]
-    if str(WHOLE) not in regions:
-        return "the program marks no region; it was built by an older codegen: build again"
-    rows = [
-        _row(layer, regions[str(i)], board)
-        for i, layer in enumerate(layers, 1)
-        if str(i) in regions
-    ]
-    whole = _row({"name": "", "kernel": "", "macs": sum(x["macs"] for x in layers)},
-                 regions[str(WHOLE)], board)  # fmt: skip
-    del whole["name"], whole["kernel"]
-    return {
-        "schema": 1,
-        "model": model,
-        "board": board.name,
-        "core": board.core,
-        "runner": "virtual",
-        "clock_hz": board.clock_hz,
-        "basis": board.cycle_model.core.basis,
-        "limits": LIMITS,
-        **whole,
-        "layers": rows,
-    }
-
-
-def _row(layer: Mapping[str, Any], region: Mapping[str, Any], board: Board) -> dict[str, Any]:
-    """GFLOP/s counts 2 per multiply-add; peak is macs_per_cycle of the board's cycle model."""
-    cycles, macs = region["cycles"], layer["macs"]
-    rate = macs / cycles if cycles else 0.0
-    return {
-        "name": layer["name"],
-        "kernel": layer["kernel"],
-        "cycles": cycles,
-        "ms": region["ms"],
-        "macs": macs,
-        "gflops": round(2 * rate * board.clock_hz / 1e9, 3),
-        "peak_percent": round(100 * rate / board.cycle_model.core.macs_per_cycle, 1),
-        **{part: region[part] for part in _PARTS},
-        "instructions": region["instructions"],
-        "events": region["events"],
-    }
-
-
-def _show(result: Mapping[str, Any], quiet: bool, verbose: bool) -> None:
-    """Layers with their share; with `verbose` also kernels and the causes of the cycles."""
-    if quiet:
-        return
+def _show(result: Mapping[str, Any], verbose: bool) -> None:
+    """Layers with their share and bound; with `verbose` also the causes of the cycles, bytes and
+    kernels. On stdout."""
+    counted = result["runner"] == "virtual"
+    more = (*PARTS, "L1-L2", "memory bytes") if verbose and counted else ()
     table = Table(box=None, pad_edge=False)
     table.add_column("layer", overflow="fold")
-    for name in ("ms", "share", "GFLOP/s", "% of peak", *(_PARTS if verbose else ())):
+    for name in ("ms", "share", "GFLOP/s", "% of peak"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if counted:
+        table.add_column("bound")
+    for name in more:
         table.add_column(name, justify="right", no_wrap=True)
     if verbose:
         table.add_column("kernel", overflow="fold")
-    total = result["cycles"] or 1
+    # of a clock's figures the layers are the fastest runs, the network's is the median
+    total = result["ms"] if counted else sum(r["ms"] or 0 for r in result["layers"])
     for r in (*result["layers"], {**result, "name": "total", "kernel": ""}):
-        causes = [f"{r[part] / (r['cycles'] or 1):.0%}" for part in _PARTS]
-        speed = (f"{r['gflops']:.2f}", f"{r['peak_percent']:.0f}") if r["macs"] else ("", "")
-        share = f"{r['cycles'] / total:.1%}"
-        more = (*causes, r["kernel"]) if verbose else ()
-        table.add_row(r["name"], f"{r['ms']:.3f}", share, *speed, *more)
+        cells = _cells(r, total, verbose) if counted else _common(r, total)
+        table.add_row(*cells, *((r["kernel"],) if verbose else ()))
     show = Console(highlight=False)
     if not show.is_terminal:
         show = Console(highlight=False, width=160)
     show.print(table)
-    parts = ", ".join(f"{p} {result[p] / total:.0%}" for p in _PARTS)
-    show.print(
-        f"{result['model']} on {result['board']}: {result['ms']:.3f} ms, {result['cycles']:,} "
-        f"cycles at {result['clock_hz'] / 1e9:g} GHz ({parts})\nbasis: {result['basis']}; {LIMITS}"
-    )
+    show.print(_summary(result))
+
+
+def _common(r: Mapping[str, Any], total: float) -> tuple[str, ...]:
+    ms = r["ms"]
+    if ms is None:
+        return r["name"], "?", "", "", ""
+    peak = "" if r["peak_percent"] is None else f"{r['peak_percent']:.0f}"
+    speed = (f"{r['gflops']:.2f}", peak) if r["macs"] else ("", "")
+    return r["name"], f"{ms:.3f}", f"{ms / (total or 1):.1%}", *speed
+
+
+def _cells(r: Mapping[str, Any], total: float, verbose: bool) -> tuple[str, ...]:
+    if not verbose:
+        return *_common(r, total), r["bound"]
+    causes = (f"{r[part] / (r['cycles'] or 1):.0%}" for part in PARTS)
+    moved = (_size(sum(r["bytes"][way].values())) for way in ("l1_l2", "l2_memory"))
+    return *_common(r, total), r["bound"], *causes, *moved
+
+
+def _size(n: int) -> str:
+    return f"{n / 1024:,.0f} KiB" if n else "0"
+
+
+def _summary(result: Mapping[str, Any]) -> str:
+    where = f"{result['model']} on {result['board']}: {result['ms']:.3f} ms"
+    if result["runner"] == "virtual":
+        parts = ", ".join(f"{p} {result[p] / (result['cycles'] or 1):.0%}" for p in PARTS)
+        clock = f"{result['clock_hz'] / 1e9:g} GHz"
+        return (
+            f"{where}, {result['cycles']:,} cycles at {clock} ({parts})\n"
+            f"basis: {result['basis']}; {LIMITS}"
+        )
+    low, high = result["ms_interval"]
+    cycles = "" if result["cycles"] is None else f", {result['cycles']:,} cycles counted"
+    lines = [
+        f"{where} (median of {result['runs']} runs; 95 % interval {low:.3f} to {high:.3f}, "
+        f"minimum {result['ms_min']:.3f}, MAD {result['ms_mad']:.3f}){cycles}",
+        "each layer: its fastest run",
+    ]
+    if result["noisy"]:
+        lines.append(f"noisy: {result['noisy']}")
+    for when, c in (result["conditions"] or {}).items():
+        lines.append(f"{when}: {', '.join(f'{k} {v}' for k, v in c.items() if v is not None)}")
+    return "\n".join(lines)

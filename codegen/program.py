@@ -1,0 +1,87 @@
+"""The bench program of a network, and what its layers are: what `bench` and `profile` run."""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codegen.board import Board
+from codegen.build import compile_library
+from codegen.emit import write
+from codegen.errors import CodegenError
+from codegen.pipeline import Shapes, generate
+from codegen.report import layers as layer_rows
+from codegen.toolchain import find_toolchain
+
+
+@dataclass(frozen=True)
+class Program:
+    """`layers` are entries of report.json in execution order: layer i is region i + 1 of the
+    program at `path`. With `error` (it does not compile) there is nothing else."""
+
+    path: Path
+    model: str
+    layers: tuple[Mapping[str, Any], ...] = ()
+    error: str = ""
+
+
+@contextmanager
+def bench_program(
+    model: Path,
+    board: Board,
+    plan_file: Path | None,
+    shapes: Shapes,
+    stage: Callable[[str], None],
+) -> Iterator[Program]:
+    """That of a folder which `codegen build` made, or of an ONNX file, compiled in a temporary
+    folder that goes when the context ends. `stage` is told what is being done. CodegenError for
+    wrong input."""
+    if model.is_dir():
+        yield _built(model, board, plan_file, shapes)
+        return
+    toolchain = find_toolchain(board)
+    stage("generating")
+    generated = generate(model, board, plan_file, shapes)
+    with tempfile.TemporaryDirectory(prefix="codegen-bench-") as name:
+        write(generated.sources, Path(name))
+        stage("compiling")
+        binary = compile_library(generated.sources, Path(name), toolchain)
+        if binary.error:
+            yield Program(Path(), model.name, (), binary.error)
+        else:
+            yield Program(binary.bench, model.name, tuple(layer_rows(generated)))
+
+
+def _built(folder: Path, board: Board, plan_file: Path | None, shapes: Shapes) -> Program:
+    if plan_file or shapes:
+        raise CodegenError(
+            "--plan" if plan_file else "--shape",
+            f"{folder} is already built",
+            "these options go with an ONNX file",
+            "leave them away or name the model",
+        )
+    program = folder / "build" / "bench"
+    try:
+        report = json.loads((folder / "report.json").read_text())
+        found = Program(program, report["model"], tuple(report["layers"]))
+        made_for = report["board"]
+    except (OSError, ValueError, KeyError, TypeError):
+        found = None
+    if found is None or not program.is_file():
+        raise CodegenError(
+            str(folder),
+            "no report.json with a compiled build/bench",
+            "a folder that `codegen build` made",
+            "build first",
+        )
+    if made_for != board.name:
+        raise CodegenError(
+            "--board",
+            f"{board.name}, but {folder} was built for {made_for}",
+            made_for,
+            "name that board, or build again",
+        )
+    return found
