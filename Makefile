@@ -10,7 +10,7 @@ BOARD := jetson-nano-cpu
 MODEL := examples/models/mlperf_ic_resnet8.onnx
 OUT := build/resnet8
 
-.PHONY: setup run lint test test-all test-rl table clean
+.PHONY: setup run lint test test-all test-rl peers table clean
 
 setup: $(STAMP)
 
@@ -36,6 +36,10 @@ test: lint
 
 test-all: lint
 	$(BIN)/pytest -n auto
+
+# Other engines on the same networks: what is missing in benchmarks/results, then docs/BENCHMARKS.md.
+peers: setup
+	$(BIN)/python -m benchmarks.peers
 
 # The table of networks in README.md.
 table: setup

@@ -1,5 +1,6 @@
 """What the network should compute: onnxruntime on the user's own file."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,6 +36,8 @@ class Reference:
         shapes: Mapping[str, Sequence[int]] | None = None,
         extra: Sequence[str] = (),
     ):
+        # Nothing about a user's network leaves their machine; read when the library starts.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime as ort
 
         model = pin_shapes(read_model(path), path, shapes or {})

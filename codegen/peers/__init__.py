@@ -1,1 +1,1 @@
-"""Other engines, run as a user would install them, on the same board and the same scales as ours."""
+"""Other engines, run as their users would run them, on the same board and scales as ours."""

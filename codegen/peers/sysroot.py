@@ -6,21 +6,18 @@ import os
 import shutil
 import subprocess
 import tempfile
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from codegen.board import Board
 from codegen.errors import CodegenError
-from codegen.models import archive
 from codegen.models.catalog import Package
+from codegen.peers.wheels import board_wheel, made
 
 # Python to drive the engines, the libraries their wheels want, OpenBLAS to link with.
 DEBIAN = ("python3-minimal", "libpython3-stdlib", "libstdc++6", "libgomp1",
           "libopenblas-serial-dev")  # fmt: skip
-_PLATFORMS = ("manylinux_2_17", "manylinux_2_24", "manylinux_2_27", "manylinux_2_28",
-              "manylinux2014")  # fmt: skip
 _TIMEOUT_S = 900
 # What engines read to choose their kernels: /proc/cpuinfo's "CPU part" (Arm's MIDR part numbers).
 _PARTS = {"cortex-a53": 0xD03, "cortex-a55": 0xD05, "cortex-a57": 0xD07, "cortex-a72": 0xD08,
@@ -35,7 +32,7 @@ def sysroot(board: Board, wheels: Sequence[Package] = ()) -> Path:
     """
     base = _debian()
     links = {p.name: p for p in base.iterdir()}
-    opt = {w.name: _wheel(w) for w in wheels}
+    opt = {w.name: board_wheel(w, python_version(base)) for w in wheels}
     files = _cpu_files(board)
     text = repr((base.name, sorted((n, p.name) for n, p in opt.items()), sorted(files.items())))
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -51,7 +48,7 @@ def sysroot(board: Board, wheels: Sequence[Package] = ()) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
 
-    return _made(f"board-{key}", fill)
+    return made(f"board-{key}", fill)
 
 
 def python(root: Path) -> Path:
@@ -69,27 +66,10 @@ def library_path(root: Path, wheels: Sequence[Package] = ()) -> tuple[str, ...]:
     return tuple(f"/opt/{w.name}" for w in wheels)
 
 
-def _made(name: str, fill: Callable[[Path], None]) -> Path:
-    """The folder of that name in the cache, filled where it is new: whole or not at all."""
-    wanted = archive.cache_dir() / "peers" / name
-    if not wanted.is_dir():
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=wanted.parent, prefix=".partial-") as partial:
-            folder = Path(partial) / "made"
-            folder.mkdir()
-            fill(folder)
-            try:
-                folder.rename(wanted)
-            except OSError:
-                if not wanted.is_dir():  # else another process was faster, which is as good
-                    raise
-    return wanted
-
-
 def _debian() -> Path:
     """DEBIAN and what they depend on, for arm64, of the release that this machine's apt knows."""
     key = hashlib.sha256(" ".join((_release(), *DEBIAN)).encode()).hexdigest()[:16]
-    return _made(f"debian-{key}", _unpack_debian)
+    return made(f"debian-{key}", _unpack_debian)
 
 
 @lru_cache(maxsize=1)
@@ -150,23 +130,6 @@ def _run(command: Sequence[str]) -> None:
         )
 
 
-def _wheel(package: Package) -> Path:
-    """An aarch64 wheel, unpacked; pure Python ones as well."""
-    version = python_version(_debian())
-    platforms = tuple(x for p in _PLATFORMS for x in ("--platform", f"{p}_aarch64"))
-    fetched = Package(
-        f"{package.name}", package.version, package.licence,
-        ("--only-binary=:all:", *platforms, "--python-version", version,
-         "--implementation", "cp"),
-    )  # fmt: skip
-
-    def unpack(folder: Path) -> None:
-        with zipfile.ZipFile(archive.download(fetched, f"aarch64-py{version}")) as z:
-            z.extractall(folder)
-
-    return _made(f"{package.name}-{package.version}-py{version}", unpack)
-
-
 def _cpu_files(board: Board) -> dict[str, str]:
     """The /proc and /sys files that engines read: of one core, so that they start one thread."""
     part = _PARTS.get(board.core)
@@ -202,3 +165,8 @@ def _cpu_files(board: Board) -> dict[str, str]:
         **caches,
     }
     return {k: v if v.endswith("\n") else v + "\n" for k, v in files.items()}
+
+
+def board_package(package: Package) -> Path:
+    """The unpacked wheel of a package for the sysroot's Python."""
+    return board_wheel(package, python_version(_debian()))

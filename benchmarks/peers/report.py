@@ -1,0 +1,160 @@
+"""benchmarks/results/*.json -> docs/BENCHMARKS.md and docs/benchmarks.svg."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers import results, text
+from benchmarks.peers.chart import svg
+
+DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
+OURS = "codegen"
+CORES = {
+    "a53": "Cortex-A53, 1.4 GHz (Raspberry Pi 3B+)",
+    "a57": "Cortex-A57, 1.43 GHz (Jetson Nano)",
+    "a72": "Cortex-A72, 1.8 GHz (Raspberry Pi 4)",
+}
+ENGINES = ("codegen", "ncnn", "mnn", "litert", "ort", "blas", "emx", "onnx2c")
+NAMES = {
+    "codegen": "codegen, default plan",
+    "ncnn": "ncnn",
+    "mnn": "MNN",
+    "litert": "LiteRT (XNNPACK)",
+    "ort": "onnxruntime",
+    "blas": "im2col + OpenBLAS",
+    "emx": "emx-onnx-cgen",
+    "onnx2c": "onnx2c",
+}
+MIB = 1 << 20
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def draw(folder: Path | None = None, docs: Path | None = None) -> None:
+    """Write both files anew from what was measured."""
+    rows = [r for core in CORES for r in results.load(core, folder)]
+    docs = docs or DOCS
+    docs.mkdir(exist_ok=True)
+    (docs / "BENCHMARKS.md").write_text(markdown(rows))
+    (docs / "benchmarks.svg").write_text(svg(speeds(rows), models(rows), CORES, NAMES))
+
+
+def models(rows: Rows) -> list[str]:
+    """Networks, the quickest first."""
+    time = {r["model"]: r["ms"] for r in rows if r["engine"] == OURS and r["ms"]}
+    return sorted({r["model"] for r in rows}, key=lambda m: (time.get(m, math.inf), m))
+
+
+def find(rows: Rows, **wanted: Any) -> Mapping[str, Any] | None:
+    """The one row with these values."""
+    return next((r for r in rows if all(r[k] == v for k, v in wanted.items())), None)
+
+
+def speeds(rows: Rows) -> dict[tuple[str, str, str], float]:
+    """(core, model, engine) -> speed as a multiple of ours, float32."""
+    out = {}
+    for r in rows:
+        mine = find(rows, engine=OURS, model=r["model"], core=r["core"], dtype="f32")
+        if r["dtype"] == "f32" and r["ms"] and mine and mine["ms"]:
+            out[r["core"], r["model"], r["engine"]] = mine["ms"] / r["ms"]
+    return out
+
+
+def geomean(values: Iterable[float]) -> float | None:
+    """None where there are none."""
+    logs = [math.log(v) for v in values]
+    return math.exp(sum(logs) / len(logs)) if logs else None
+
+
+def markdown(rows: Rows) -> str:
+    """The whole document."""
+    parts = [text.INTRO]
+    if len({r["scale"] for r in rows}) > 1:
+        parts.append(text.MIXED)
+    for core, title in CORES.items():
+        parts += [f"## {title}", "", _latency([r for r in rows if r["core"] == core], "f32"), ""]
+    parts += [text.MEMORY, _table(rows, "peak_bytes", "a57"), ""]
+    parts += [text.BINARY, _table(rows, "binary_bytes", "a57"), ""]
+    if any(r["dtype"] == "i8" for r in rows):
+        parts.append(text.INT8)
+        for core, title in CORES.items():
+            some = [r for r in rows if r["core"] == core]
+            parts += [f"### {title}", "", _latency(some, "i8"), ""]
+    parts += [_engines(rows), *_missing(rows), text.LIMITS]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _latency(rows: Rows, dtype: str) -> str:
+    """Milliseconds, and the multiple of our float32 time."""
+
+    def cell(engine: str, model: str) -> tuple[str, float | None]:
+        r = find(rows, engine=engine, model=model, dtype=dtype)
+        mine = find(rows, engine=OURS, model=model, dtype="f32")
+        if not r or not r["ms"]:
+            return "–", None
+        if not mine or not mine["ms"]:
+            return f"{r['ms']:.2f}", None
+        ratio = r["ms"] / mine["ms"]
+        return (f"**{_ms(r['ms'])}**" if r is mine else f"{_ms(r['ms'])} ({ratio:.2f}x)"), ratio
+
+    return _grid(rows, cell, dtype, "geometric mean")
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def _table(rows: Rows, key: str, core: str) -> str:
+    """MiB of one core."""
+    rows = [r for r in rows if r["core"] == core]
+
+    def cell(engine: str, model: str) -> tuple[str, float | None]:
+        r = find(rows, engine=engine, model=model, dtype="f32")
+        mine = find(rows, engine=OURS, model=model, dtype="f32")
+        if not r or not r[key]:
+            return "–", None
+        ratio = r[key] / mine[key] if mine and mine[key] else None
+        return f"{r[key] / MIB:.2f}", ratio
+
+    return _grid(rows, cell, "f32", "geometric mean, x ours")
+
+
+def _grid(rows: Rows, cell: Any, dtype: str, last: str) -> str:
+    columns = models(rows)
+    lines = [f"| engine | {' | '.join(columns)} | {last} |",
+             "|---" + "|---:" * (len(columns) + 1) + "|"]  # fmt: skip
+    for engine in ENGINES:
+        if not any(r["engine"] == engine and r["dtype"] == dtype and r["ms"] for r in rows):
+            continue
+        cells = [cell(engine, m) for m in columns]
+        mean = geomean(c[1] for c in cells if c[1])
+        mean_text = f"{mean:.2f}x" if mean else "–"
+        lines.append(f"| {NAMES[engine]} | {' | '.join(c[0] for c in cells)} | {mean_text} |")
+    return "\n".join(lines)
+
+
+def _engines(rows: Rows) -> str:
+    lines = ["## Engines", "", "| engine | version | how it is run |", "|---|---|---|"]
+    for engine in ENGINES:
+        versions = sorted({r["version"] for r in rows if r["engine"] == engine})
+        if versions:
+            lines.append(f"| {NAMES[engine]} | {', '.join(versions)} | {text.HOW[engine]} |")
+    return "\n".join(lines) + "\n"
+
+
+def _missing(rows: Rows) -> list[str]:
+    """Reasons, each once with where it holds."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for r in rows:
+        if r["error"]:
+            reasons.setdefault((NAMES[r["engine"]], r["error"]), []).append(
+                f"{r['model']} {r['dtype']} {r['core']}"
+            )
+    if not reasons:
+        return []
+    lines = ["## Missing figures", ""]
+    for (engine, error), where in sorted(reasons.items()):
+        places = ", ".join(where) if len(where) <= 3 else f"{len(where)} runs"
+        lines.append(f"- {engine} ({places}): {error}")
+    return [*lines, ""]

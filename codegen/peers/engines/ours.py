@@ -1,0 +1,36 @@
+"""codegen itself, by the plan that it makes without a search."""
+
+from pathlib import Path
+
+from codegen import __version__
+from codegen.board import Board
+from codegen.build import compile_library
+from codegen.emit import write
+from codegen.footprint import sections
+from codegen.peers.base import Engine, Network, PeerError, Prepared
+from codegen.pipeline import generate
+from codegen.toolchain import find_toolchain
+
+
+def _prepare(network: Network, board: Board, dtype: str, folder: Path) -> Prepared:
+    model = folder / f"{network.name}.onnx"
+    model.write_bytes(network.model)
+    generated = generate(model, board)
+    write(generated.sources, folder)
+    binary = compile_library(generated.sources, folder, find_toolchain(board))
+    if binary.error:
+        raise PeerError(f"does not compile: {binary.error.splitlines()[-1][:300]}")
+    sizes = sections(binary.objects)
+    ports = (*generated.sources.inputs, *generated.sources.outputs)
+    memory = (
+        generated.schedule.arena_bytes
+        + sum(p.tensor.bytes for p in ports)
+        + sum(w.array.nbytes for w in generated.schedule.program.weights)
+        + (binary.stack_bytes or 0)
+    )
+    return Prepared(
+        program=binary.bench, checker=binary.verify, binary_bytes=sizes.rom, peak_bytes=memory
+    )
+
+
+ENGINE = Engine("codegen", __version__, ("f32",), _prepare)

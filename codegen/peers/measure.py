@@ -1,0 +1,172 @@
+"""One engine on one network on one board -> one row of figures, or why there are none."""
+
+import json
+import statistics
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codegen.board import Board
+from codegen.compare import difference, passes
+from codegen.peers.base import Engine, Network, PeerError, Prepared
+from codegen.peers.heap import preload
+from codegen.peers.portable import portable
+from codegen.peers.sysroot import library_path, python, sysroot
+from codegen.run import Job, Outcome, Runner
+from codegen.run.qemu import QemuRunner
+
+GUEST = Path(__file__).parent / "guest"
+RUNS = 200  # at most, by the clock of a real board
+MEMORY = -1  # instead of a number of runs: count bytes
+# What int8 may lose: it is judged by the direction of the output, not by its largest error.
+COSINE = 0.95
+_PYTHON = {"PYTHONHOME": "/usr", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """`cycles` and `ms` of one inference (ms at the board's clock, or by it), `peak_bytes` of heap,
+    arena and weights, `binary_bytes` of engine and model. `error` says why a figure is missing."""
+
+    engine: str
+    version: str
+    model: str
+    core: str
+    dtype: str
+    threads: int = 1
+    cycles: int | None = None
+    ms: float | None = None
+    peak_bytes: int | None = None
+    binary_bytes: int | None = None
+    max_rel_error: float | None = None
+    error: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def core_of(board: Board) -> str:
+    """cortex-a57 -> a57."""
+    return board.core.removeprefix("cortex-")
+
+
+def measure(
+    engine: Engine, network: Network, board: Board, dtype: str, runner: Runner,
+    timeout_s: float = 3600.0, qemu: Runner | None = None,
+) -> Row:  # fmt: skip
+    """Prepare, run, compare the outputs with onnxruntime's, count memory. Never raises for what
+    an engine or its converter does. Beside a virtual board, `qemu` does what needs no cycles."""
+    row = Row(engine.name, engine.version, network.name, core_of(board), dtype)
+    if dtype not in engine.dtypes:
+        return replace(row, error=f"{dtype} is not set up for this engine")
+    with tempfile.TemporaryDirectory(prefix="codegen-peer-") as folder:
+        try:
+            prepared = engine.prepare(network, board, dtype, Path(folder))
+            plain = (qemu or QemuRunner()) if runner.name == "virtual" else runner
+            return _figures(row, prepared, network, board, runner, timeout_s, plain)
+        except PeerError as e:
+            return replace(row, error=str(e))
+
+
+def _figures(
+    row: Row, prepared: Prepared, network: Network, board: Board, runner: Runner,
+    timeout_s: float, plain: Runner,
+) -> Row:  # fmt: skip
+    virtual = runner.name == "virtual"
+    job = job_of(prepared, network, board, 0 if virtual else RUNS, timeout_s)
+    outcome = _run(runner, job, board)
+    cycles, ms = outcome.report.get("cycles"), outcome.report.get("ms")
+    if not virtual:
+        ms = statistics.median(outcome.report["runs_ns"]) / 1e6
+        cycles = round(statistics.median(cycles)) if cycles else None
+    checked = outcome
+    if prepared.checker:
+        checked = _run(
+            plain,
+            replace(job, program=prepared.checker, args=("in.bin", "out.bin"),
+                    outputs=("out.bin",)), board,
+        )  # fmt: skip
+    error = _compare(checked.outputs["out.bin"], prepared, network, row.dtype)
+    if error[1]:
+        raise PeerError(error[1])
+    peak = prepared.peak_bytes
+    if peak is None:
+        peak = _run(plain, job_of(prepared, network, board, MEMORY, timeout_s), board).report[
+            "peak_bytes"
+        ] + prepared.resident_bytes
+    return replace(
+        row, cycles=cycles, ms=round(ms, 4), peak_bytes=peak,
+        binary_bytes=prepared.binary_bytes, max_rel_error=error[0],
+    )  # fmt: skip
+
+
+def _run(runner: Runner, job: Job, board: Board) -> Outcome:
+    if runner.name == "ssh" and job.root:
+        job = portable(job, board)
+    outcome = runner.run(job, board)
+    if outcome.error:
+        raise PeerError(outcome.error.strip().splitlines()[-1][:300])
+    return outcome
+
+
+def job_of(
+    prepared: Prepared, network: Network, board: Board, runs: int, timeout_s: float
+) -> Job:
+    """The job that runs what an engine prepared, `runs` times."""
+    arrays = {t.name: network.samples[0][t.name] for t in network.inputs}
+    if prepared.channels_last:
+        arrays = {n: _to_nhwc(a) for n, a in arrays.items()}
+    files = dict(prepared.inputs)
+    outputs = () if prepared.checker else ("out.bin",)
+    if not prepared.script:
+        files["in.bin"] = b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())
+        return Job(prepared.program, (str(runs),), files, outputs, timeout_s, env=prepared.env)
+    task: dict[str, Any] = {"runs": runs, "outputs": list(network.expected), "inputs": []}
+    for i, (name, array) in enumerate(arrays.items()):
+        files[f"in{i}.bin"] = np.ascontiguousarray(array).tobytes()
+        task["inputs"].append({"name": name, "file": f"in{i}.bin", "dtype": str(array.dtype),
+                               "shape": list(array.shape)})  # fmt: skip
+    files["task.json"] = json.dumps(task).encode()
+    for name in ("board.py", prepared.script):
+        files[name] = (GUEST / name).read_bytes()
+    root = sysroot(board, prepared.wheels)
+    path = ":".join(library_path(root, prepared.wheels))
+    env = {**_PYTHON, "PYTHONPATH": path, **prepared.env}
+    if runs == MEMORY:
+        counter = preload(board)
+        files[counter.name] = counter.read_bytes()
+        env["LD_PRELOAD"] = f"./{counter.name}"
+    return Job(python(root), (prepared.script,), files, ("out.bin",), timeout_s, root, env)
+
+
+def _to_nhwc(array: np.ndarray) -> np.ndarray:
+    return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+
+
+def _compare(
+    data: bytes, prepared: Prepared, network: Network, dtype: str
+) -> tuple[float, str]:
+    """Largest relative error, and what is wrong with it, if anything."""
+    worst, at = 0.0, 0
+    for name, expected in network.expected.items():
+        wanted = _to_nhwc(expected) if prepared.channels_last else expected
+        got = np.frombuffer(data, np.float32, offset=at)[: wanted.size]
+        at += 4 * wanted.size
+        if got.size != wanted.size:
+            return worst, f"wrong result: output {name!r} has too few elements"
+        d = difference(got, np.ascontiguousarray(wanted))
+        worst = max(worst, d.max_rel)
+        good = passes(d, dtype) if dtype == "f32" else d.cosine >= COSINE
+        if not good:
+            return worst, (f"wrong result: output {name!r} differs from onnxruntime's by "
+                           f"{d.max_rel:.2g} (cosine {d.cosine:.4f})")  # fmt: skip
+    return worst, ""
+
+
+def from_dict(raw: Mapping[str, Any]) -> Row:
+    """A row as it was stored; keys that no longer exist are dropped."""
+    return Row(**{k: v for k, v in raw.items() if k in Row.__dataclass_fields__})

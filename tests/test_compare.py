@@ -1,0 +1,191 @@
+"""codegen compare: other engines on the user's own network, and the benchmark's tables."""
+
+import json
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks.peers import report, results
+from codegen.board import load_board
+from codegen.cli import main
+from codegen.peers.engines import ENGINES
+from codegen.peers.measure import Row
+from codegen.run.virtual import missing
+from codegen.verbs import compare as verb
+
+ROOT = Path(__file__).resolve().parent.parent
+MNIST = ROOT / "examples" / "models" / "mnist8.onnx"
+A57 = load_board("jetson-nano-cpu")
+_WHY = missing(A57) or (
+    "" if shutil.which("aarch64-linux-gnu-gcc") else "no aarch64-linux-gnu-gcc on this machine"
+)
+
+
+def row(engine: str, ms: float | None, error: str = "", **more) -> Row:
+    fields = {"version": "1", "model": "m", "core": "a57", "dtype": "f32", **more}
+    figures = {} if ms is None else {"ms": ms, "cycles": int(ms * 1e6), "peak_bytes": 1 << 20,
+                                     "binary_bytes": 2 << 20, "max_rel_error": 1e-6}  # fmt: skip
+    return Row(engine, **fields, **figures, error=error)
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Figures by engine, instead of runs."""
+    rows = {"codegen": row("codegen", 2.0), "ncnn": row("ncnn", 3.0),
+            "mnn": row("mnn", None, "operator Foo is unknown")}  # fmt: skip
+    asked = []
+
+    def fake(engine, network, board, dtype, runner, timeout):
+        asked.append((engine.name, dtype, runner.name))
+        return rows[engine.name]
+
+    monkeypatch.setattr(verb, "measure", fake)
+    monkeypatch.setattr(verb, "missing", lambda board: "")
+    return rows, asked
+
+
+def codegen(*args: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in args])
+    return ended.value.code
+
+
+def compare(*args: object) -> int:
+    return codegen("compare", MNIST, "--board", A57.name, *args)
+
+
+def test_json_has_a_row_for_every_engine_and_ours_first(measured, capsys):
+    assert compare("--with", "ncnn,mnn,codegen", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["model"], found["board"], found["core"], found["runner"]) == (
+        "m", A57.name, "a57", "virtual")  # fmt: skip
+    assert [(r["engine"], r["x_ours"]) for r in found["rows"]] == [
+        ("codegen", 1.0), ("ncnn", 1.5), ("mnn", None)]  # fmt: skip
+    assert found["rows"][2]["error"] == "operator Foo is unknown"
+    assert "prfm" in found["limits"]
+    assert measured[1] == [(n, "f32", "virtual") for n in ("codegen", "ncnn", "mnn")]
+
+
+def test_table_shows_figures_and_reasons(measured, capsys):
+    assert compare("--with", "ncnn,mnn", "-v") == 0
+    out = capsys.readouterr().out
+    line = next(x for x in out.splitlines() if x.startswith("ncnn"))
+    assert line.split() == ["ncnn", "1", "f32", "3.000", "3,000,000", "1.50", "1.00", "2.00",
+                            "1.0e-06"]  # fmt: skip
+    assert "mnn: operator Foo is unknown" in out
+
+
+def test_ours_is_shown_in_float_where_it_has_no_int8(measured):
+    assert compare("--with", "ncnn", "--dtype", "i8", "-q") == 0
+    ours = "i8" if "i8" in ENGINES["codegen"].dtypes else "f32"
+    assert [a[:2] for a in measured[1]] == [("codegen", ours), ("ncnn", "i8")]
+
+
+def test_failure_of_our_own_library_is_exit_code_1(measured):
+    measured[0]["codegen"] = row("codegen", None, "does not compile")
+    assert compare("--with", "ncnn", "-q") == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--with", "tvm"), "engines: 'tvm' is not known"),
+        (("--runner", "qemu"), "'qemu' tells no times of a board"),
+        (("--runner", "virtual", "--host", "pi"), "a host goes with runner ssh"),
+    ],
+)
+def test_bad_input(measured, capsys, args, said):
+    assert compare(*args) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_missing_tools_are_told_before_the_work(measured, monkeypatch, capsys):
+    monkeypatch.setattr(verb, "missing", lambda board: "llvm-mca is not installed")
+    assert compare() == 1
+    assert "llvm-mca is not installed" in capsys.readouterr().err
+    assert measured[1] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(_WHY), reason=_WHY)
+def test_a_real_comparison_twice_alike(capsys):
+    found = []
+    for _ in range(2):
+        assert compare("--with", "litert,blas", "--json") == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0] == found[1]
+    assert all(r["cycles"] and r["peak_bytes"] and not r["error"] for r in found[0]["rows"])
+
+
+# --- benchmarks/peers
+
+
+def test_rows_are_kept_for_the_same_engine_and_cycle_model(tmp_path):
+    engine = ENGINES["ncnn"]
+    version = {"version": engine.version}
+    results.store(row("ncnn", 3.0, **version), "s1", tmp_path)
+    results.store(row("mnn", 4.0), "s1", tmp_path)
+    assert results.find("a57", engine, "m", "f32", "s1", tmp_path)["ms"] == 3.0
+    assert results.find("a57", engine, "m", "f32", "s2", tmp_path) is None
+    assert results.find("a57", engine, "m", "i8", "s1", tmp_path) is None
+    assert results.find("a53", engine, "m", "f32", "s1", tmp_path) is None
+    results.store(row("ncnn", 5.0, **version), "s2", tmp_path)
+    assert [(r["engine"], r["ms"]) for r in results.load("a57", tmp_path)] == [
+        ("mnn", 4.0), ("ncnn", 5.0)]  # fmt: skip
+    assert [p.name for p in tmp_path.iterdir()] == ["a57.json"]
+
+
+def test_scale_is_the_same_until_the_cycle_model_changes(tmp_path, monkeypatch):
+    before = results.scale()
+    assert results.scale() == before
+    shutil.copytree(results.boards_dir(), tmp_path / "boards")
+    monkeypatch.setattr(results, "boards_dir", lambda: tmp_path / "boards")
+    assert results.scale() == before
+    with (tmp_path / "boards" / f"{A57.name}.toml").open("a") as f:
+        f.write("\n# changed\n")
+    assert results.scale() != before
+
+
+@pytest.fixture
+def drawn(tmp_path) -> Path:
+    for core, scale in (("a53", 2), ("a57", 1), ("a72", 0.5)):
+        for model, ours, ncnn in (("big", 20.0, 10.0), ("small", 1.0, 2.0)):
+            more = {"core": core, "model": model}
+            results.store(row("codegen", ours * scale, **more), "s", tmp_path)
+            results.store(row("ncnn", ncnn * scale, **more), "s", tmp_path)
+        results.store(row("mnn", None, "wrong result: x", core=core, model="big"), "s", tmp_path)
+    results.store(row("ort", 5.0, model="big", dtype="i8"), "s", tmp_path)
+    report.draw(tmp_path, tmp_path / "docs")
+    return tmp_path / "docs"
+
+
+def test_tables(drawn):
+    text = (drawn / "BENCHMARKS.md").read_text()
+    assert "| engine | small | big | geometric mean |" in text
+    assert "| codegen, default plan | **2.00** | **40.0** | 1.00x |" in text  # the A53
+    assert "| ncnn | 2.00 (2.00x) | 10.0 (0.50x) | 1.00x |" in text  # the A57
+    assert "| MNN |" not in text.split("## Engines")[0]
+    assert "- MNN (big f32 a53, big f32 a57, big f32 a72): wrong result: x" in text
+    assert "## int8" in text
+    assert "| onnxruntime | – | 5.00 (0.25x) | 0.25x |" in text
+    assert max(map(len, text.split("| engine")[0].splitlines())) <= 100
+
+
+def test_figures_of_different_cycle_models_are_told(drawn):
+    assert "do not compare" not in (drawn / "BENCHMARKS.md").read_text()
+    results.store(row("ncnn", 3.0, model="big"), "another", drawn.parent)
+    report.draw(drawn.parent, drawn)
+    assert "do not compare" in (drawn / "BENCHMARKS.md").read_text()
+
+
+def test_chart(drawn):
+    root = ElementTree.parse(drawn / "benchmarks.svg").getroot()
+    bars = [e.text for e in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert sorted(bars) == ["big, codegen: 1.00", *["big, ncnn: 2.00"] * 3,
+                            *["small, ncnn: 0.50"] * 3][1:]  # fmt: skip
+    width = float(root.get("viewBox").split()[2])
+    right = [float(e.get("x")) + float(e.get("width"))
+             for e in root.iter("{http://www.w3.org/2000/svg}rect") if e.get("x")]  # fmt: skip
+    assert max(right) < width

@@ -1,0 +1,397 @@
+"""Other engines: what goes to the board, what becomes a figure and what only a reason. No package
+is fetched here; the engines themselves are in test_peers_engines.py."""
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from codegen.board import load_board
+from codegen.errors import CodegenError
+from codegen.models.catalog import Package
+from codegen.peers import heap, measure, portable, sysroot, wheels
+from codegen.peers.base import Engine, Network, PeerError, Prepared, run_tool
+from codegen.peers.blas_writer import write_net
+from codegen.peers.engines import ENGINES, onnx2c, pick_engines
+from codegen.peers.network import load_network
+from codegen.run import Job, Outcome
+from codegen.run.qemu import QemuRunner
+from codegen.toolchain import find_host_cc, find_qemu
+
+ROOT = Path(__file__).resolve().parent.parent
+KWS = ROOT / "examples" / "models" / "mlperf_kws_dscnn.onnx"
+A57 = load_board("jetson-nano-cpu")
+CROSS = shutil.which("aarch64-linux-gnu-gcc")
+needs_board = pytest.mark.skipif(
+    not (CROSS and find_qemu()), reason="no aarch64-linux-gnu-gcc or no qemu-aarch64 here"
+)
+
+
+@pytest.fixture(scope="module")
+def kws() -> Network:
+    return load_network(KWS)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("CODEGEN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+# --- the cache and the sysroot
+
+
+def test_a_folder_is_made_once_and_whole(cache):
+    def fail(folder: Path) -> None:
+        (folder / "half").touch()
+        raise PeerError("stop")
+
+    with pytest.raises(PeerError):
+        wheels.made("x", fail)
+    assert list((cache / "peers").iterdir()) == []
+    assert (wheels.made("x", lambda f: (f / "all").touch()) / "all").is_file()
+    assert wheels.made("x", fail) == cache / "peers" / "x"
+
+
+def test_of_two_processes_that_make_a_folder_the_first_wins(cache):
+    def slow(folder: Path) -> None:
+        (folder / "mine").touch()
+        (cache / "peers" / "x").mkdir()  # meanwhile another process was done
+        (cache / "peers" / "x" / "theirs").touch()
+
+    assert [p.name for p in wheels.made("x", slow).iterdir()] == ["theirs"]
+    assert [p.name for p in (cache / "peers").iterdir()] == ["x"]
+
+
+def _program(folder: Path, name: str, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("apt", "said"),
+    [(None, "apt-get is not on this machine"), ("echo E: no network >&2; exit 100", "no network")],
+)
+def test_debian_packages_that_cannot_be_had(cache, tmp_path, monkeypatch, apt, said):
+    sysroot._release.cache_clear()
+    if apt:
+        _program(tmp_path / "bin", "apt-get", apt)
+        _program(tmp_path / "bin", "dpkg-deb", "exit 1")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(CodegenError, match=said):
+        sysroot.sysroot(A57)
+    sysroot._release.cache_clear()
+    made = cache / "peers"
+    assert not made.is_dir() or list(made.iterdir()) == []
+
+
+def _fake_debian(folder: Path) -> None:
+    for name in ("usr/bin", "usr/lib/python3.11", "usr/lib/aarch64-linux-gnu"):
+        (folder / name).mkdir(parents=True)
+    (folder / "usr" / "bin" / "python3.11").touch()
+    (folder / "usr" / "lib" / "python3.11" / "os.py").write_text("# os")
+    (folder / "lib" / "aarch64-linux-gnu").mkdir(parents=True)
+    (folder / "lib" / "aarch64-linux-gnu" / "libx.so.1.2").write_text("x")
+    (folder / "lib" / "aarch64-linux-gnu" / "libx.so.1").symlink_to("libx.so.1.2")
+
+
+@pytest.fixture
+def fake_root(cache, monkeypatch) -> Path:
+    """A sysroot whose Debian is a handful of empty files, with one package."""
+    monkeypatch.setattr(sysroot, "_unpack_debian", _fake_debian)
+    package = Package("engine", "1", "MIT")
+    monkeypatch.setattr(sysroot, "board_wheel", lambda p, v: wheels.made(p.name, _fake_wheel))
+    return sysroot.sysroot(A57, [package])
+
+
+def _fake_wheel(folder: Path) -> None:
+    (folder / "engine" / "tests").mkdir(parents=True)
+    (folder / "engine" / "__init__.py").write_text("hello")
+    (folder / "engine" / "tests" / "test.py").touch()
+
+
+def test_sysroot_describes_one_core_of_the_board(fake_root):
+    assert "CPU part\t: 0xd07" in (fake_root / "proc" / "cpuinfo").read_text()
+    cpu = fake_root / "sys" / "devices" / "system" / "cpu"
+    assert (cpu / "online").read_text() == "0\n"
+    assert (cpu / "cpu0" / "cpufreq" / "cpuinfo_max_freq").read_text() == "1430000\n"
+    assert (cpu / "cpu0" / "cache" / "index2" / "size").read_text() == "2048K\n"
+    assert (fake_root / "opt" / "engine" / "engine" / "__init__.py").read_text() == "hello"
+    assert sysroot.python_version(fake_root) == "3.11"
+
+
+def test_a_core_without_a_part_number(fake_root):
+    with pytest.raises(CodegenError, match="no known part number"):
+        sysroot.sysroot(replace(A57, core="cortex-a520"))
+
+
+def test_another_core_has_a_sysroot_of_its_own(fake_root):
+    other = sysroot.sysroot(load_board("raspberry-pi-4"), [Package("engine", "1", "MIT")])
+    assert other != fake_root
+    assert "0xd08" in (other / "proc" / "cpuinfo").read_text()
+
+
+@needs_board
+def test_a_job_with_a_root_becomes_one_without(fake_root):
+    """The archive is unpacked on the board, links and all, and the linker started."""
+    env = {"PYTHONHOME": "/usr", "PYTHONPATH": "/opt/engine", "LD_PRELOAD": "./h.so"}
+    job = Job(sysroot.python(fake_root), ("run.py",), {"run.py": b""}, root=fake_root, env=env)
+    told = 'printf \'{"link": "%s", "file": "%s", "home": "%s", "args": "%s"}\' ' \
+        '$(readlink root/lib/aarch64-linux-gnu/libx.so.1) ' \
+        '$(cat root/opt/engine/engine/__init__.py) $PYTHONHOME "$*"; ' \
+        "test ! -e root/opt/engine/engine/tests -a ! -e root.pack"  # fmt: skip
+    sent = portable.portable(job, A57, ("sh", "-c", told, "sh"))
+    assert sent.root is None
+    outcome = QemuRunner().run(sent, A57)
+    assert not outcome.error
+    assert outcome.report["link"] == "libx.so.1.2"
+    assert outcome.report["file"] == "hello"
+    assert outcome.report["home"] == "./root/usr"
+    assert outcome.report["args"].split()[-4:] == ["--preload", "./h.so", "root/usr/bin/python3.11",
+                                                   "run.py"]  # fmt: skip
+
+
+# --- memory
+
+
+@pytest.mark.skipif(not find_host_cc() or sys.platform != "linux", reason="no C compiler")
+def test_memory_counter_against_known_sizes(tmp_path):
+    """Blocks with their size until they are freed; a map with what was touched; a file whole."""
+    library, mib = tmp_path / "heap.so", 1 << 20
+    flags = ("-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-O2", "-fPIC", "-shared")
+    command = (find_host_cc(), *flags, str(heap.source()), "-ldl", "-o", str(library))
+    subprocess.run(command, check=True)
+    (tmp_path / "file").write_bytes(bytes(3 * mib))
+    script = """
+import ctypes, mmap, json
+c = ctypes.CDLL(None)
+c.malloc.restype = c.cg_heap_peak.restype = ctypes.c_longlong
+c.free.argtypes = [ctypes.c_longlong]
+f = open("file", "r+b")
+early = c.malloc(5 << 20)
+c.cg_heap_begin()
+first = c.malloc(20 << 20)
+c.free(first)
+c.malloc(8 << 20)
+blocks = c.cg_heap_peak()
+m = mmap.mmap(-1, 64 << 20)
+m[: 2 << 20] = bytes(2 << 20)
+touched = c.cg_heap_peak()
+n = mmap.mmap(f.fileno(), 0)
+whole = c.cg_heap_peak()
+m.close()
+print(json.dumps([blocks, touched, whole, c.cg_heap_peak()]))
+"""
+    done = subprocess.run((sys.executable, "-S", "-c", script), cwd=tmp_path, text=True,
+                          capture_output=True, check=True,
+                          env={**os.environ, "LD_PRELOAD": str(library)})  # fmt: skip
+    blocks, touched, whole, closed = (v / mib for v in json.loads(done.stdout))
+    assert blocks == pytest.approx(20, abs=0.3)
+    assert touched - blocks == pytest.approx(2, abs=0.3)
+    assert whole - touched == pytest.approx(3, abs=0.1)
+    assert whole - closed == pytest.approx(2, abs=0.3)
+
+
+# --- networks and rows
+
+
+def test_a_network_has_seeded_samples_and_a_reference(kws):
+    assert [t.shape for t in kws.inputs] == [(1, 1, 50, 10)]
+    assert {k: v.shape for k, v in kws.expected.items()} == {"output": (1, 12)}
+    again = load_network(KWS)
+    assert again.model == kws.model
+    assert np.array_equal(again.samples[3]["input"], kws.samples[3]["input"])
+
+
+def test_only_float_networks_are_compared(tmp_path):
+    x = helper.make_tensor_value_info("x", TensorProto.INT64, [2])
+    y = helper.make_tensor_value_info("y", TensorProto.INT64, [2])
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "g", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, tmp_path / "ints.onnx")
+    with pytest.raises(CodegenError, match="'x' holds i64"):
+        load_network(tmp_path / "ints.onnx")
+
+
+class _Runner:
+    """Answers each job with the next outcome."""
+
+    def __init__(self, *outcomes: Outcome, name: str = "virtual"):
+        self.outcomes, self.jobs, self.name = list(outcomes), [], name
+
+    def run(self, job: Job, board) -> Outcome:
+        self.jobs.append(job)
+        return self.outcomes.pop(0)
+
+
+def _engine(**made) -> Engine:
+    fields = {"program": KWS, "binary_bytes": 7, "peak_bytes": 100, **made}
+    return Engine("e", "1", ("f32",), lambda *_: Prepared(**fields))
+
+
+def _right(network: Network) -> dict[str, bytes]:
+    return {"out.bin": network.expected["output"].tobytes()}
+
+
+def test_a_right_result_has_figures(kws):
+    runner = _Runner(Outcome({"cycles": 1430, "ms": 0.001}, _right(kws)))
+    row = measure.measure(_engine(), kws, A57, "f32", runner)
+    assert (row.engine, row.model, row.core, row.dtype, row.threads) == (
+        "e", "mlperf_kws_dscnn", "a57", "f32", 1)  # fmt: skip
+    assert (row.cycles, row.ms, row.peak_bytes, row.binary_bytes) == (1430, 0.001, 100, 7)
+    assert row.error == ""
+    assert row.max_rel_error == 0
+    assert measure.from_dict({**row.as_dict(), "scale": "x"}) == row
+
+
+def test_a_wrong_result_has_none(kws):
+    wrong = (kws.expected["output"] + np.float32(0.01)).tobytes()
+    runner = _Runner(Outcome({"cycles": 1, "ms": 1.0}, {"out.bin": wrong}))
+    row = measure.measure(_engine(), kws, A57, "f32", runner)
+    assert row.error.startswith("wrong result: output 'output' differs")
+    assert (row.cycles, row.ms, row.peak_bytes, row.binary_bytes) == (None,) * 4
+
+
+def test_half_a_result_is_wrong(kws):
+    runner = _Runner(Outcome({"cycles": 1, "ms": 1.0}, {"out.bin": b"1234"}))
+    assert "too few" in measure.measure(_engine(), kws, A57, "f32", runner).error
+
+
+def test_refusals_and_crashes_are_reasons(kws):
+    def refuse(*_):
+        raise PeerError("operator Foo is unknown")
+
+    row = measure.measure(Engine("e", "1", ("f32",), refuse), kws, A57, "f32", _Runner())
+    assert row.error == "operator Foo is unknown"
+    runner = _Runner(Outcome(error="Traceback\nboom"))
+    assert measure.measure(_engine(), kws, A57, "f32", runner).error == "boom"
+    assert "i8 is not set up" in measure.measure(_engine(), kws, A57, "i8", _Runner()).error
+
+
+def test_a_real_board_counts_by_its_clock(kws):
+    runner = _Runner(Outcome({"runs_ns": [3e6, 1e6, 2e6], "cycles": None}, _right(kws)), name="ssh")
+    row = measure.measure(_engine(), kws, A57, "f32", runner)
+    assert (row.ms, row.cycles) == (2.0, None)
+    assert runner.jobs[0].args == (str(measure.RUNS),)
+
+
+def test_channels_last_engines_get_and_give_transposed_tensors(kws):
+    image = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
+    network = replace(kws, samples=({"input": image},), expected={"output": image})
+    nhwc = image.transpose(0, 2, 3, 1)
+    runner = _Runner(Outcome({"cycles": 1, "ms": 1.0}, {"out.bin": nhwc.tobytes()}))
+    row = measure.measure(_engine(channels_last=True), network, A57, "f32", runner)
+    assert row.error == ""
+    assert runner.jobs[0].inputs["in.bin"] == nhwc.tobytes()
+
+
+def test_script_engines_get_a_task(kws, fake_root, monkeypatch):
+    monkeypatch.setattr(measure, "sysroot", lambda *_: fake_root)
+    prepared = Prepared({"m": b"1"}, script="ort.py", wheels=(Package("engine", "1", "MIT"),))
+    job = measure.job_of(prepared, kws, A57, 0, 60)
+    task = json.loads(job.inputs["task.json"])
+    assert task["runs"] == 0
+    assert task["outputs"] == ["output"]
+    assert task["inputs"][0]["shape"] == [1, 1, 50, 10]
+    assert len(job.inputs[task["inputs"][0]["file"]]) == 4 * 500
+    assert job.env["PYTHONPATH"] == "/opt/engine"
+    assert (job.root, job.args) == (fake_root, ("ort.py",))
+
+
+def test_engines_are_named_in_a_list():
+    assert [e.name for e in pick_engines("mnn, ncnn,mnn")] == ["mnn", "ncnn"]
+    with pytest.raises(CodegenError, match="'tvm' is not known; engines: codegen"):
+        pick_engines("tvm")
+    assert all(e.version and "f32" in e.dtypes for e in ENGINES.values())
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("echo no such op >&2; exit 1", "tool failed: no such op"), ("exit 3", "tool failed: 3")],
+)
+def test_a_converter_that_fails_is_a_reason(tmp_path, command, said):
+    with pytest.raises(PeerError, match=said):
+        run_tool(("sh", "-c", command), tmp_path, dict(os.environ), "tool")
+
+
+# --- engines that need no package
+
+
+def test_steps_of_the_im2col_program(kws):
+    """One step per node of the graph, and no two values that live at once overlap."""
+    data = write_net(kws.graph)
+    steps, arena, patches, floats, *ports = struct.unpack_from("<8i", data)
+    weights = [t for n in kws.graph.nodes if n.op in ("Conv", "Dense") for t in n.inputs[1:]]
+    constants = sum(kws.graph.constants[t].size for t in weights)
+    assert steps == sum(n.op not in ("Reshape", "Transpose") for n in kws.graph.nodes)
+    assert floats == constants
+    assert len(data) == 32 + steps * 39 * 4 + 4 * floats
+    assert (ports[1], ports[3]) == (500, 12)
+    # the largest pair of values that follow one another is 2 x 64x25x5, the largest patches 1x10x4
+    assert 2 * 8000 <= arena < 3 * 8000
+    assert patches == 64 * 25 * 5
+
+
+@needs_board
+def test_codegen_itself_is_measured_like_the_others(kws, tmp_path):
+    prepared = ENGINES["codegen"].prepare(kws, A57, "f32", tmp_path)
+    job = measure.job_of(prepared, kws, A57, 0, 60)
+    run = replace(job, program=prepared.checker, args=("in.bin", "out.bin"), outputs=("out.bin",))
+    outcome = QemuRunner().run(run, A57)
+    assert outcome.error == ""
+    assert measure._compare(outcome.outputs["out.bin"], prepared, kws, "f32")[1] == ""
+    assert 4 * 25_000 < prepared.peak_bytes < 400_000
+    assert 4 * 20_000 < prepared.binary_bytes < 400_000
+
+
+FAKE_ONNX2C = """cat <<'END'
+#include <string.h>
+static const float w[3] = {1, 2, 3};
+void entry(const float x[1][3], float y[1][3])
+{
+    for (int i = 0; i < 3; i++)
+        y[0][i] = x[0][i] * w[i];
+}
+END"""
+
+
+@needs_board
+def test_generators_are_compiled_run_and_their_memory_counted(tmp_path, monkeypatch):
+    """With a stand-in for onnx2c, which no registry has; without it, the reason."""
+    model = _elementwise(tmp_path)
+    network = load_network(model)
+    (tmp_path / "work").mkdir()
+    if shutil.which(onnx2c.PROGRAM) is None:
+        with pytest.raises(PeerError, match="in no package registry"):
+            onnx2c.ENGINE.prepare(network, A57, "f32", tmp_path / "work")
+    _program(tmp_path / "bin", onnx2c.PROGRAM, FAKE_ONNX2C)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    prepared = onnx2c.ENGINE.prepare(network, A57, "f32", tmp_path / "work")
+    outcome = QemuRunner().run(measure.job_of(prepared, network, A57, 2, 60), A57)
+    assert outcome.error == ""
+    assert len(outcome.report["runs_ns"]) == 2
+    assert measure._compare(outcome.outputs["out.bin"], prepared, network, "f32") == (0.0, "")
+    counted = QemuRunner().run(measure.job_of(prepared, network, A57, measure.MEMORY, 60), A57)
+    assert 12 <= counted.report["peak_bytes"] < 65536  # the output, and stdio's buffers
+    assert 12 <= prepared.resident_bytes < 1024  # the weights
+
+
+def _elementwise(folder: Path) -> Path:
+    shape = [1, 3]
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n in "xy"]
+    w = helper.make_tensor("w", TensorProto.FLOAT, shape, [1.0, 2.0, 3.0])
+    node = helper.make_node("Mul", ["x", "w"], ["y"])
+    graph = helper.make_graph([node], "g", ports[:1], ports[1:], [w])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, folder / "scale.onnx")
+    return folder / "scale.onnx"
