@@ -4,6 +4,8 @@ kernel rows."""
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from codegen.winograd import winograd_blocks
+
 # A block of patches should stay in the L1 data cache of every core we know (32 KiB) beside one
 # panel of weights.
 _BLOCK_BYTES = 24 << 10
@@ -70,6 +72,49 @@ def depthwise_sweeps(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, An
     return {"bands": bands, "sweeps": sweeps}
 
 
+def chain_whole(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
+    """Scratch for whole tensors between the stages of a chain."""
+    first = d["eh"] * d["ew"] * d["e"] if d["expand"] else 0
+    return {"scratch_floats": first + (d["oh"] * d["ow"] * d["e"] if d["project"] else 0)}
+
+
+def _tiles(n: int, most: int) -> list[dict[str, int]]:
+    """n pixels as tiles of nearly equal size, at most `most`: [start, end) in steps of `size`."""
+    parts = -(-n // most)
+    size = -(-n // parts)
+    end = (n - parts * (size - 1)) * size
+    tiles = [{"size": size, "start": 0, "end": end}]
+    return tiles + ([{"size": size - 1, "start": end, "end": n}] if end < n else [])
+
+
+def chain_bands(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    """A chain in bands of p["rows"] rows; with p["slice"], for at most so many channels of the
+    whole image at a time. Scratch: z, what a sweep leaves to the projection; line, a ring of
+    `slots` expanded rows; patches. A sweep may name the column before a row, so that something
+    lies before the first."""
+    split = depthwise_sweeps({**d, "h": d["eh"], "w": d["ew"]}, p)
+    channels, slots = d["e"], min((p["rows"] - 1) * d["sh"] + d["kh"], d["eh"])
+    if p["slice"]:
+        units = [s for s in range(8, min(p["slice"], d["e"]) + 1, 8) if d["e"] % s == 0]
+        channels = max(units)
+    sweeps = [{**s, "tiles": _tiles(s["n"], p["mr"])} for s in split["sweeps"]]
+    z_pixels = min(p["rows"], d["oh"]) * sweeps[0]["n"]
+    line_at = 4 * d["pl"] + (channels * z_pixels if d["project"] else 0)
+    patch_at = line_at + slots * d["ew"] * channels
+    depth = -(-d["ekh"] * d["ekw"] * d["c"] // 4) * 4 if d["expand"] == 2 else 0
+    return {
+        "bands": split["bands"], "sweeps": sweeps, "expand_tiles": _tiles(d["ew"], p["mr"]),
+        "project_tiles": sorted({t["size"] for s in sweeps for t in s["tiles"]}, reverse=True),
+        "slots": slots, "slice": channels, "z_pixels": z_pixels,
+        "line_at": line_at, "patch_at": patch_at, "patch_depth": depth,
+        "scratch_floats": patch_at + slots * d["ew"] * depth,
+    }  # fmt: skip
+
+
 DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]] = {
-    f.__name__: f for f in (im2col_nhwc, im2col_nchw, pixel_block, depthwise_sweeps)
-}
+    f.__name__: f
+    for f in (
+        im2col_nhwc, im2col_nchw, pixel_block, depthwise_sweeps, chain_whole, chain_bands,
+        winograd_blocks,
+    )
+}  # fmt: skip

@@ -1,10 +1,14 @@
-"""The plan made without a search: both layouts are tried for the whole network, and each node
-takes the cheapest row."""
+"""The plan made without a search: both layouts are tried for the whole network, and each node, or
+group of nodes, takes the row that is expected to be cheapest."""
+
+from dataclasses import replace
 
 from codegen.board import Board
+from codegen.cost import cycles
 from codegen.errors import CodegenError
 from codegen.graph import Graph, Node
-from codegen.kernels import Kernel, Layer, candidates
+from codegen.groups import find_groups, regroup
+from codegen.kernels import candidates
 from codegen.layer import layer_of
 from codegen.layout import LAYOUTS
 from codegen.ops import OPS
@@ -19,32 +23,33 @@ def default_plan(graph: Graph, board: Board, model_sha256: str) -> Plan:
     wherever rows allow."""
     plans = []
     for layout in LAYOUTS:
-        nodes, cost = _walk(graph, board, layout)
+        groups = _groups(graph, board, layout)
+        nodes, cost = _walk(regroup(graph, groups), board, layout)
+        nodes = {n: replace(c, group=groups.get(n, ())) for n, c in nodes.items()}
         plans.append((cost, Plan(board.name, model_sha256, nodes)))
     return min(plans, key=lambda p: p[0])[1]
 
 
-def work(layer: Layer, node: Node, graph: Graph, row: Kernel) -> float:
-    """MACs as the row executes them (tiles padded to their full size), or elements written plus
-    read."""
-    op = OPS[node.op]
-    if op.macs is None:
-        return sum(graph.tensors[t].size for t in (*node.outputs, *node.inputs[:1]) if t)
-    dims, (mr, nr) = layer.dims, (row.params.get("mr", 1), row.params.get("nr", 1))
-    macs = float(op.macs(dims))
-    if not op.spatial:
-        return macs * _padding(dims["n"], nr)
-    if "m" not in dims:
-        return macs
-    # rows of a tile are pixels with the channels last, and channels in ONNX order
-    pixel_tile, channel_tile = (nr, mr) if row.layout == "nchw" else (mr, nr)
-    channels = _padding(dims["m"] // dims["groups"], channel_tile)
-    return macs * channels * _padding(dims["oh"] * dims["ow"], pixel_tile)
-
-
-def _padding(n: int, tile: int) -> float:
-    """By how much a size grows when it is rounded up to whole tiles."""
-    return -(-n // tile) * tile / n
+def _groups(graph: Graph, board: Board, layout: str) -> dict[str, tuple[str, ...]]:
+    """The groups that save most against their nodes computed one by one, none overlapping."""
+    alone: dict[str, float] = {}
+    by_name = {n.name: n for n in graph.nodes}
+    saved: list[tuple[float, tuple[str, ...]]] = []
+    for group in find_groups(graph):
+        whole = regroup(graph, {group.name: group.names})
+        node = next(n for n in whole.nodes if n.name == group.name)
+        choice, cost = _cheapest(whole, node, board, layout)
+        if choice.layout != layout:
+            continue
+        for name in group.names:
+            if name not in alone:
+                alone[name] = _cheapest(graph, by_name[name], board, layout)[1]
+        saved.append((sum(alone[n] for n in group.names) - cost, group.names))
+    taken: dict[str, tuple[str, ...]] = {}
+    for gain, names in sorted(saved, key=lambda s: (-s[0], s[1])):
+        if gain > 0 and not {n for g in taken.values() for n in g} & set(names):
+            taken[names[0]] = names
+    return taken
 
 
 def _walk(graph: Graph, board: Board, preferred: str) -> tuple[dict[str, Choice], float]:
@@ -77,7 +82,7 @@ def _cheapest(graph: Graph, node: Node, board: Board, layout: str) -> tuple[Choi
         layer = layer_of(graph, node, wanted)
         rows = [r for r in candidates(layer, board) if r.layout in ("any", wanted)]
         if rows:
-            costs = [work(layer, node, graph, r) / r.rate(board.core) for r in rows]
+            costs = [cycles(graph, node, layer, r, board) for r in rows]
             cost = min(costs)
             return Choice(rows[costs.index(cost)].name, wanted), cost
     dtype = layer_of(graph, node, layout).dtype

@@ -9,7 +9,7 @@ from codegen.kernels import Layer
 from codegen.layout import memory_attrs, memory_shape
 from codegen.ops import OPS
 
-_BINARY_FN = {"PRelu": "prelu"}
+_INNER = ("act1", "act2")  # activations between the stages of a chain
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ def layer_of(graph: Graph, node: Node, layout: str) -> Layer:
     else:
         attrs = memory_attrs(op, node.attrs, layout, len(tensors[0].shape))
         dims = op.dims(attrs, _in_memory(tensors, layout), _in_memory(outs, layout))
+    dims = {k: epilogue(v) if k in _INNER else v for k, v in dims.items()}
     return Layer(
         op.family,
         {**dims, **_epilogue_dims(graph, node)},

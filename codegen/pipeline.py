@@ -8,6 +8,7 @@ from pathlib import Path
 from codegen.board import Board
 from codegen.emit import Sources, emit
 from codegen.graph import Graph
+from codegen.groups import regroup
 from codegen.heuristic import default_plan
 from codegen.memory import Schedule, allocate
 from codegen.onnx_import import import_onnx
@@ -64,6 +65,7 @@ def generate(
 def finish(graph: Graph, plan: Plan, board: Board, model_name: str) -> Generated:
     """Graph and decisions -> C sources; the plan comes back with its order, conversions and
     arena filled in."""
+    graph = regroup(graph, plan.groups)
     schedule = allocate(lower(graph, plan), plan.order)
     named = map(node_of, schedule.program.steps)
     order = tuple(dict.fromkeys(n for n in named if n in plan.nodes))

@@ -12,6 +12,7 @@ from typing import Any
 from codegen.board import Board
 from codegen.errors import CodegenError
 from codegen.graph import Graph, Node
+from codegen.groups import regroup
 from codegen.kernels import family_rows, load_kernels, refusal
 from codegen.layer import layer_of
 from codegen.layout import LAYOUTS
@@ -26,10 +27,17 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Choice:
-    """One node's kernel; `layout` says how its tensors of rank >= 3 lie in memory."""
+    """One node's kernel; `layout` says how its tensors of rank >= 3 lie in memory. `group` names
+    the nodes that the kernel computes together, this one first (codegen/groups.py)."""
 
     kernel: str
     layout: str
+    group: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry in the file."""
+        group = {"group": list(self.group)} if self.group else {}
+        return {"kernel": self.kernel, "layout": self.layout, **group}
 
 
 @dataclass(frozen=True)
@@ -54,8 +62,7 @@ class Plan:
         }
         lines = [f"  {json.dumps(k)}: {json.dumps(v)}," for k, v in head.items()]
         rows = [
-            f"    {json.dumps(n)}: {json.dumps({'kernel': c.kernel, 'layout': c.layout})}"
-            for n, c in self.nodes.items()
+            f"    {json.dumps(n)}: {json.dumps(c.to_dict())}" for n, c in self.nodes.items()
         ]
         moves = [f"    {json.dumps(dict(c))}" for c in self.conversions]
         lines += [
@@ -71,6 +78,11 @@ class Plan:
         return "{\n" + "\n".join(lines) + "\n}\n"
 
     @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """The groups by the name of their first node."""
+        return {n: c.group for n, c in self.nodes.items() if c.group}
+
+    @property
     def sha256(self) -> str:
         """Identity of the decisions (not of predictions)."""
         text = json.dumps(
@@ -79,7 +91,7 @@ class Plan:
                 self.board,
                 self.threads,
                 list(self.order),
-                {n: [c.kernel, c.layout] for n, c in sorted(self.nodes.items())},
+                {n: c.to_dict() for n, c in sorted(self.nodes.items())},
             ]
         )
         return hashlib.sha256(text.encode()).hexdigest()
@@ -157,15 +169,18 @@ def _check_types(where: str, raw: Mapping[str, Any]) -> None:
 
 
 def _choice(where: str, name: str, entry: Any) -> Choice:
+    group = entry.get("group", []) if isinstance(entry, dict) else None
     if (
         not isinstance(entry, dict)
-        or set(entry) - {"kernel", "layout"}
+        or set(entry) - {"kernel", "layout", "group"}
         or not isinstance(entry.get("kernel"), str)
+        or not isinstance(group, list)
+        or not all(isinstance(n, str) for n in group)
     ):
         raise CodegenError(
             where,
             f"entry of node {name!r} is {entry!r}",
-            'it needs {"kernel": ..., "layout": ...}',
+            'it needs {"kernel": ..., "layout": ...} and may have {"group": [names of nodes]}',
             "fix the entry",
         )
     layout = entry.get("layout", "nchw")
@@ -176,7 +191,7 @@ def _choice(where: str, name: str, entry: Any) -> Choice:
             f"layouts: {', '.join(LAYOUTS)}",
             "name one",
         )
-    return Choice(entry["kernel"], layout)
+    return Choice(entry["kernel"], layout, tuple(group))
 
 
 def check_plan(
@@ -197,6 +212,7 @@ def check_plan(
             f"this build is for {board.name!r}",
             "make a plan for this board, or change its `board` key if the cores are alike",
         )
+    graph = regroup(graph, plan.groups, where)
     wanted = {n.name: n for n in graph.nodes if needs_kernel(n)}
     for name in plan.nodes:
         if name not in wanted:

@@ -13,6 +13,7 @@ import numpy as np
 
 from codegen.derive import DERIVED
 from codegen.graph import Graph, Node, Tensor
+from codegen.groups import regroup
 from codegen.kernels import Kernel, family_rows, load_kernels
 from codegen.layer import layer_of
 from codegen.layout import (
@@ -26,7 +27,7 @@ from codegen.layout import (
 from codegen.ops import OPS
 from codegen.ops.base import around
 from codegen.ops.shape import copy_dims, transpose_dims
-from codegen.plan import Plan
+from codegen.plan import Choice, Plan
 from codegen.weights import PACKERS, Constants
 
 
@@ -106,10 +107,29 @@ class Program:
 
 def lower(graph: Graph, plan: Plan) -> Program:
     """Turn every node into kernel calls and views, as the plan says."""
+    graph = regroup(graph, plan.groups)
     low = _Lowering(graph, plan)
     for node in graph.nodes:
         low.node(node)
     low.outputs()
+    return low.program()
+
+
+def lower_node(graph: Graph, choice: Choice, come: str) -> Program:
+    """The kernel calls of a graph's only node where its inputs lie in layout `come` already: what
+    the node adds to a network, without conversions, inputs and outputs of the whole."""
+    low = _Lowering(graph, Plan("", "", {n.name: choice for n in graph.nodes}))
+    for name in graph.inputs:
+        low.define(name, come)
+    low.node(graph.nodes[0])
+    return low.program()
+
+
+def lower_conversion(tensor: Tensor, come: str, go: str) -> Program:
+    """The step that brings a tensor into layout `go`; none where nothing moves."""
+    low = _Lowering(Graph("", (), (), (), {tensor.name: tensor}, {}), Plan("", "", {}))
+    low.define(tensor.name, come)
+    low.value(tensor.name, go)
     return low.program()
 
 

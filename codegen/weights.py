@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from codegen import winograd
+
 
 @dataclass(frozen=True)
 class Constants:
@@ -95,6 +97,38 @@ def conv_taps_c4(c: Constants) -> Packed:
     return [("w", np.ascontiguousarray(w)), *_vectors(c, d["m"], 4)]
 
 
+def winograd_panels(c: Constants) -> Packed:
+    """OIHW 3x3 weights, transformed, as [blocks][positions][panels of a block][depth][nr]."""
+    d, nr = c.dims, c.params["nr"]
+    u = winograd.transform_weights(c.inputs[0], c.params["f"])
+    sizes = winograd.winograd_blocks(d, c.params)
+    u = np.pad(u, ((0, 0), (0, sizes["depth"] - d["c"]), (0, 0)))
+    w = np.stack([column_panels(position, nr) for position in u])
+    w = w.reshape(len(u), -1, sizes["panels"], sizes["depth"], nr).swapaxes(0, 1)
+    return [("w", np.ascontiguousarray(w)), *_vectors(c, d["m"], nr)]
+
+
+def conv_chain(c: Constants) -> Packed:
+    """Weights and biases of the stages of a chain: panels [e/nr][k][nr] of the expansion (windows
+    padded with zeros to a multiple of 4), taps [e/4][kh*kw][4], panels [m/nr][e][nr]."""
+    d, nr = c.dims, c.params["nr"]
+    w1, b1, w2, b2, *project = c.inputs
+    out: Packed = []
+    if w1 is not None:
+        rows = w1.transpose(0, 2, 3, 1).reshape(d["e"], -1)
+        if d["expand"] == 2:
+            rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))
+        out += [("w1", column_panels(rows.T, nr)), ("b1", _padded(b1, d["e"], nr))]
+    taps = w2.reshape(d["e"] // 4, 4, -1).transpose(0, 2, 1)
+    out += [("w2", np.ascontiguousarray(taps)), ("b2", _padded(b2, d["e"], 4))]
+    if project:
+        w3, b3 = project[0].reshape(d["m"], -1).T, project[1]
+        out += [("w3", column_panels(w3, nr)), ("b3", _padded(b3, d["m"], nr))]
+    if c.slope is not None:
+        out.append(("s", _padded(np.broadcast_to(c.slope.reshape(-1), (d["m"],)), d["m"], nr)))
+    return out
+
+
 def dense_panels(c: Constants) -> Packed:
     """[k][n] -> column panels."""
     return [
@@ -106,6 +140,7 @@ def dense_panels(c: Constants) -> Packed:
 PACKERS: dict[str, Callable[[Constants], Packed]] = {
     f.__name__: f
     for f in (
-        conv_panels_nhwc, conv_panels_nchw, conv_taps_nhwc, conv_taps_nchw, conv_taps_c4, dense_panels,
+        conv_panels_nhwc, conv_panels_nchw, conv_taps_nhwc, conv_taps_nchw, conv_taps_c4,
+        winograd_panels, conv_chain, dense_panels,
     )
 }  # fmt: skip

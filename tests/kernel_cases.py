@@ -80,6 +80,21 @@ def _conv_trials(row: Kernel) -> Iterator[Case]:
     yield _conv(3, 13, 17, 19, kernel=(7, 7), pads=(3, 3, 3, 3), strides=(2, 2))
     yield _conv(6, 14, 9, 9, kernel=(3, 3), group=2, pads=(2, 2, 2, 2), dilations=(2, 2))
     yield _conv(70, 20, 12, 12, kernel=(3, 3), pads=(1, 1, 1, 1))
+    if "f" in row.params:
+        yield from _winograd_trials(row)
+
+
+def _winograd_trials(row: Kernel) -> Iterator[Case]:
+    """Heights and widths around one and two output tiles, channels around vectors and panels, all
+    kinds of padding, more tiles than a block of small scratch, two images."""
+    f, nr = row.params["f"], row.params["nr"]
+    pads = ((0, 0, 0, 0), (1, 1, 1, 1), (1, 0, 0, 1), (2, 1, 0, 2))
+    for i, (c, m) in enumerate(zip((1, 3, 4, 16, 21), bracket(nr), strict=True)):
+        for j, h in enumerate(bracket(f)):
+            size = (h + 2, 2 * f + 1 + (i + j) % 3)
+            yield _conv(c, m, *size, kernel=(3, 3), pads=pads[(i + j) % 4])
+    yield Case(((2, 20, f + 3, 9), (2 * nr, 20, 3, 3), (2 * nr,)), {"pads": pads[1]}, (1, 2))
+    yield _conv(32, 3 * nr, 8 * f, 5 * f + 1, kernel=(3, 3), pads=pads[1])
 
 
 def _dense_trials(row: Kernel) -> Iterator[Case]:
@@ -141,6 +156,9 @@ def make_graph(batch: list[Trial], seed: int) -> Graph:
     for i, trial in enumerate(batch):
         names = []
         for j, spec in enumerate(trial.case.inputs):
+            if spec is None:
+                names.append("")
+                continue
             value = (
                 spec
                 if isinstance(spec, np.ndarray)

@@ -1,6 +1,7 @@
 """The list of operators from which importer, shape rules, references and tests derive."""
 
 from codegen.ops import (
+    chain,
     composite,
     conv,
     dense,
@@ -18,6 +19,7 @@ from codegen.ops.base import OpDef
 
 FAMILIES = (
     conv,
+    chain,
     pool,
     dense,
     elementwise,

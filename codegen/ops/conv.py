@@ -88,7 +88,7 @@ def _normalise_conv(
     return window_attrs(attrs, ins[0].shape[2:], tuple(ins[1].shape[2:]))
 
 
-def _infer_conv(attrs: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
+def infer_conv(attrs: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
     x, w = ins[0], ins[1]
     if x.shape[1] != w.shape[1] * attrs["group"] or w.shape[0] % attrs["group"]:
         raise Unsupported(
@@ -128,11 +128,11 @@ def _conv_dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dic
         groups=attrs["group"],
         **as_2d(attrs),
         depthwise=int(attrs["group"] == c == m),
-        pointwise=_pointwise(attrs),
+        pointwise=is_pointwise(attrs),
     )
 
 
-def _pointwise(attrs: Attrs) -> int:
+def is_pointwise(attrs: Attrs) -> int:
     """1 for a 1x1 convolution that reads each pixel once: a matrix product on the tensor as it
     lies."""
     plain = {*attrs["kernel_shape"], *attrs["strides"]} == {1} and not any(attrs["pads"])
@@ -153,7 +153,7 @@ def patches(x: np.ndarray, d: Mapping[str, int], fill: float) -> np.ndarray:
     return x[:, :, rows[:, None, :, None], cols[None, :, None, :]]
 
 
-def _reference_conv(
+def reference_conv(
     attrs: Attrs, x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None
 ) -> np.ndarray:
     shape = _infer_shape(attrs, x, w)
@@ -167,7 +167,7 @@ def _reference_conv(
 
 
 def _infer_shape(attrs: Attrs, x: np.ndarray, w: np.ndarray) -> Shape:
-    return _infer_conv(attrs, [Tensor("x", x.shape, DType.F32), Tensor("w", w.shape, DType.F32)])[
+    return infer_conv(attrs, [Tensor("x", x.shape, DType.F32), Tensor("w", w.shape, DType.F32)])[
         0
     ][0]
 
@@ -276,8 +276,8 @@ _WINDOW = {
 OPS = (
     OpDef(
         "Conv",
-        _infer_conv,
-        _reference_conv,
+        infer_conv,
+        reference_conv,
         "conv2d",
         _conv_dims,
         attrs=_WINDOW,

@@ -1,0 +1,117 @@
+"""What a kernel is expected to cost on a board, before anything is measured: arithmetic at the
+row's nominal rate, and the lines that pass between caches. It ranks candidates for the default
+plan; figures come from `codegen bench`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from codegen.board import Board
+from codegen.cycle_model import LINE_BYTES
+from codegen.derive import DERIVED
+from codegen.graph import Graph, Node
+from codegen.kernels import Kernel, Layer
+from codegen.ops import OPS
+
+_FLOAT = 4
+
+
+def cycles(graph: Graph, node: Node, layer: Layer, row: Kernel, board: Board) -> float:
+    """Expected cycles of `node` computed by `row`."""
+    cost = work(graph, node, layer, row) / row.rate(board.core)
+    if board.cycle_model is None or OPS[node.op].macs is None:
+        return cost
+    data = [t for t in node.reads if t not in graph.constants]
+    cost += sum(_passing(graph.tensors[t].bytes, board) for t in (*data, *node.outputs) if t)
+    derived = DERIVED[row.derive](layer.dims, row.params) if row.derive else {}
+    if row.params.get("nr") and layer.family == "conv_chain":
+        cost += _l2_cycles(_chain_bytes(layer.dims, row.params, derived, board), board)
+    elif row.params.get("nr") and "block" in derived and "f" not in row.params:
+        cost += _l2_cycles(_product_bytes(layer.dims, row.params, derived, board), board)
+    return cost
+
+
+def work(graph: Graph, node: Node, layer: Layer, row: Kernel) -> float:
+    """MACs as the row executes them (tiles padded to their full size), or elements written plus
+    read."""
+    op = OPS[node.op]
+    if op.macs is None:
+        return sum(graph.tensors[t].size for t in (*node.outputs, *node.inputs[:1]) if t)
+    dims, (mr, nr) = layer.dims, (row.params.get("mr", 1), row.params.get("nr", 1))
+    macs = float(op.macs(dims))
+    if not op.spatial:
+        return macs * _padding(dims["n"], nr)
+    if "m" not in dims or "groups" not in dims:
+        return macs
+    # rows of a tile are pixels with the channels last, and channels in ONNX order
+    pixel_tile, channel_tile = (nr, mr) if row.layout == "nchw" else (mr, nr)
+    channels = _padding(dims["m"] // dims["groups"], channel_tile)
+    return macs * channels * _padding(dims["oh"] * dims["ow"], pixel_tile)
+
+
+def _padding(n: int, tile: int) -> float:
+    """By how much a size grows when it is rounded up to whole tiles."""
+    return -(-n // tile) * tile / n
+
+
+def _passing(size: int, board: Board) -> float:
+    """Cycles, for a writer or a reader, of a tensor that passes from one to the other."""
+    model = board.cycle_model
+    level = model.l2 if size <= board.l2_bytes // 2 else model.memory
+    return size / LINE_BYTES * level.streamed
+
+
+def _l2_cycles(size: float, board: Board) -> float:
+    """Cycles of bytes that a kernel reads again from L2, in order."""
+    return size / LINE_BYTES * board.cycle_model.l2.first_load
+
+
+def _stays(size: int, board: Board) -> bool:
+    """May so many bytes be read again from L1, beside what streams past them?"""
+    return size <= board.l1d_bytes // 2
+
+
+def _product_bytes(
+    d: Mapping[str, Any], p: Mapping[str, Any], derived: Mapping[str, Any], board: Board
+) -> float:
+    """A matrix product in blocks of pixels: all weights pass once per block, and the block once per
+    panel of weights unless it stays in L1."""
+    depth = derived.get("depth", d["c"])
+    pixels = d["n"] * d["oh"] * d["ow"]
+    weights = _FLOAT * depth * d["m"] * -(-pixels // derived["block"])
+    again = -(-d["m"] // p["nr"]) - 1
+    if _stays(_FLOAT * derived["block"] * depth, board):
+        again = 0
+    return weights + _FLOAT * pixels * depth * again
+
+
+def _chain_bytes(
+    d: Mapping[str, Any], p: Mapping[str, Any], derived: Mapping[str, Any], board: Board
+) -> float:
+    """Inside a chain: the image once per slice, the sums of a slice back and forth, the line buffer
+    unless it stays in L1, what a sweep leaves once per panel, weights once per band or sweep."""
+    bands, sweeps = -(-d["oh"] // p["rows"]), -(-d["ow"] // derived["sweeps"][0]["n"])
+    slices, slots = d["e"] // derived["slice"], derived["slots"]
+    first = _FLOAT * d["e"] * d["ekh"] * d["ekw"] * d["c"] * bool(d["expand"])
+    last = _FLOAT * d["e"] * d["m"] * d["project"]
+    line = _FLOAT * slots * d["ew"] * derived["slice"]
+    z = _FLOAT * derived["z_pixels"] * derived["slice"]
+    total = first * (1 if _stays(first // slices, board) else bands)
+    total += last * (1 if _stays(last // slices, board) else bands * sweeps)
+    total += _FLOAT * d["h"] * d["w"] * d["c"] * _image_passes(d, slices, board)
+    total += 2 * (slices - 1) * _FLOAT * d["oh"] * d["ow"] * d["m"] * d["project"]
+    if not _stays(line, board):
+        total += _FLOAT * d["e"] * d["ew"] * (d["eh"] + bands * slots)
+    if d["project"] and not _stays(z, board):
+        total += _FLOAT * d["e"] * d["oh"] * d["ow"] * -(-d["m"] // p["nr"])
+    return total * d["n"]
+
+
+def _image_passes(d: Mapping[str, Any], slices: int, board: Board) -> float:
+    """How often a chain reads its image, in reads of lines that L2 holds and a prefetcher
+    fetches. Without an expansion a slice reads a few channels of each pixel: all is read once,
+    but no line is prefetched."""
+    model = board.cycle_model
+    level = model.l2 if _FLOAT * d["h"] * d["w"] * d["c"] <= board.l2_bytes // 2 else model.memory
+    if d["expand"] or slices == 1:
+        return slices * level.first_load / model.l2.first_load
+    return level.load / model.l2.first_load

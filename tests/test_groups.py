@@ -1,0 +1,113 @@
+"""Groups: nodes that one kernel computes together, named in a plan."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from codegen.board import load_board
+from codegen.errors import CodegenError
+from codegen.graph import Activation
+from codegen.groups import find_groups, regroup
+from codegen.heuristic import default_plan
+from codegen.interpret import interpret
+from codegen.pipeline import load_graph
+from codegen.plan import Choice, check_plan, read_plan
+from codegen.reference import random_inputs
+from codegen.resources import examples_dir
+
+BOARD = load_board("jetson-nano-cpu")
+SHA = "0" * 64
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return load_graph(examples_dir() / "models" / "mlperf_vww_mbv1_025.onnx")
+
+
+def _edit(graph, name, **changes):
+    nodes = tuple(replace(n, **changes) if n.name == name else n for n in graph.nodes)
+    return replace(graph, nodes=nodes)
+
+
+def test_every_group_computes_what_its_nodes_do(graph):
+    inputs = random_inputs(graph, 3)
+    expected = interpret(graph, inputs)
+    groups = find_groups(graph)
+    assert {len(g.names) for g in groups} == {2, 3}
+    for size in (2, 3):
+        taken: dict[str, tuple[str, ...]] = {}
+        for g in groups:
+            if len(g.names) == size and not set(g.names) & {n for t in taken.values() for n in t}:
+                taken[g.name] = g.names
+        whole = regroup(graph, taken)
+        assert sum(n.op == "ConvChain" for n in whole.nodes) == len(taken) > 5
+        for name, value in interpret(whole, inputs).items():
+            np.testing.assert_allclose(value, expected[name], rtol=1e-6)
+
+
+def test_regrouping_twice_changes_nothing(graph):
+    group = find_groups(graph)[0]
+    once = regroup(graph, {group.name: group.names})
+    assert regroup(once, {group.name: group.names}) is once
+
+
+def _depthwise(graph):
+    return next(g for g in find_groups(graph) if len(g.names) == 3).names
+
+
+def test_what_others_read_is_not_hidden(graph):
+    _, middle, last = _depthwise(graph)
+    between = next(n for n in graph.nodes if n.name == middle).outputs[0]
+    seen = replace(graph, outputs=(*graph.outputs, between))
+    assert not any({middle, last} <= set(g.names) for g in find_groups(seen))
+
+
+def test_slopes_and_sums_have_no_place_inside(graph):
+    first, middle, last = _depthwise(graph)
+    tensor = next(n for n in graph.nodes if n.name == middle).outputs[0]
+    for change in ({"residual": tensor}, {"activation": Activation("PRelu2", (), "slope")}):
+        found = find_groups(_edit(graph, middle, **change))
+        assert not any({middle, last} <= set(g.names) for g in found)
+        assert any({first, middle} == set(g.names) for g in found)
+
+
+def test_plan_file_keeps_groups(graph, tmp_path):
+    plan = default_plan(graph, BOARD, SHA)
+    assert plan.groups, "the default plan of a MobileNet has groups"
+    path = tmp_path / "plan.json"
+    path.write_text(plan.to_json())
+    again = read_plan(path)
+    assert again.groups == plan.groups
+    assert again.sha256 == plan.sha256
+    name = next(iter(plan.groups))
+    apart = {**plan.nodes, name: replace(plan.nodes[name], group=())}
+    assert replace(plan, nodes=apart).sha256 != plan.sha256
+
+
+@pytest.mark.parametrize("change", [lambda g: g[::-1], lambda g: g[:1], lambda g: (*g[:2], "no")])
+def test_wrong_group(graph, change):
+    plan = default_plan(graph, BOARD, SHA)
+    name, group = next(iter(plan.groups.items()))
+    nodes = {**plan.nodes, name: replace(plan.nodes[name], group=change(group))}
+    said = r"cannot be one kernel; \[Conv,\] depthwise Conv.* e\.g\. .*; remove the key `group`"
+    with pytest.raises(CodegenError, match=said):
+        check_plan(replace(plan, nodes=nodes), graph, BOARD, SHA)
+
+
+def test_overlapping_groups(graph):
+    three = _depthwise(graph)
+    groups = {three[0]: three, three[1]: three[1:]}
+    with pytest.raises(CodegenError, match="cannot be one kernel"):
+        regroup(graph, groups)
+
+
+def test_group_must_be_a_list_of_names(tmp_path):
+    path = tmp_path / "plan.json"
+    head = {"schema": 1, "model_sha256": SHA, "board": BOARD.name, "threads": 1}
+    for group in ("a", [1]):
+        entry = {**Choice("k", "nhwc").to_dict(), "group": group}
+        path.write_text(json.dumps({**head, "nodes": {"n": entry}}))
+        with pytest.raises(CodegenError, match='may have {"group"'):
+            read_plan(path)
