@@ -21,7 +21,9 @@ from codegen.resources import presets_file
 from codegen.run import Runner, pick_runner
 from codegen.toolchain import Toolchain, find_toolchain
 from codegen.verbs.options import (
+    ACCEPT_HOST_KEY,
     BOARD,
+    HOST,
     JSON,
     MODEL,
     RUNNER,
@@ -50,6 +52,8 @@ from codegen.verify import Case, CaseResult, Interface, check_case, load_cases
     "--name", default="", help="Prefix of files and C symbols. Default: the model's file name."
 )
 @RUNNER
+@HOST
+@ACCEPT_HOST_KEY
 @click.option(
     "--inputs",
     type=click.Path(path_type=Path),
@@ -78,6 +82,8 @@ def build(
     shapes: tuple[str, ...],
     name: str,
     runner: str,
+    host: str,
+    accept_host_key: bool,
     inputs: Path | None,
     seeds: int,
     timeout: float,
@@ -94,7 +100,7 @@ def build(
     running or comparing failed; 2 for bad input.
     """
     pinned, target = parse_shapes(shapes), load_board(board)
-    chosen = pick_runner(target, runner) if verify else None
+    chosen = pick_runner(target, runner, host, accept_host_key) if verify else None
     out = out or Path("build") / f"{model.stem}-{target.name}"
     _check_folder(out)
     toolchain = find_toolchain(target)

@@ -50,8 +50,26 @@ SHAPE = click.option(
 RUNNER = click.option(
     "--runner",
     default="",
-    help="How to run the binary: local, qemu or virtual. Default: the first of the "
+    help="How to run the binary: local, qemu, virtual or ssh. Default: the first of the "
     "board's runners that works here.",
+)
+HOST = click.option(
+    "--host",
+    default="",
+    metavar="ALIAS",
+    help="The board itself, over SSH: an alias of ~/.ssh/config, or user@host[:port].",
+)
+ACCEPT_HOST_KEY = click.option(
+    "--accept-host-key",
+    is_flag=True,
+    help="Trust a host that ~/.ssh/known_hosts does not name, and add its key there. A key that "
+    "has changed is refused all the same.",
+)
+STORE = click.option(
+    "--store",
+    "store_file",
+    type=_path(dir_okay=False),
+    help="File of measurements. Default: $CODEGEN_STORE, else measurements.sqlite in the cache.",
 )
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print the report as JSON on stdout, nothing else."

@@ -13,7 +13,15 @@ from codegen.graph import Graph
 from codegen.pipeline import model_hash
 from codegen.reference import Reference, random_inputs
 from codegen.run import pick_runner
-from codegen.verbs.options import JSON, MODEL, RUNNER, console, verbosity
+from codegen.verbs.options import (
+    ACCEPT_HOST_KEY,
+    HOST,
+    JSON,
+    MODEL,
+    RUNNER,
+    console,
+    verbosity,
+)
 from codegen.verify import Case, CaseResult, Interface, check_case, load_cases
 
 
@@ -24,6 +32,8 @@ from codegen.verify import Case, CaseResult, Interface, check_case, load_cases
     "--board", default="", help="Board the folder was built for, if it is a TOML file of your own."
 )
 @RUNNER
+@HOST
+@ACCEPT_HOST_KEY
 @click.option(
     "--inputs", type=click.Path(path_type=Path), help=".npy, .npz or an ONNX test-data folder."
 )
@@ -44,6 +54,8 @@ def verify(
     folder: Path,
     board: str,
     runner: str,
+    host: str,
+    accept_host_key: bool,
     inputs: Path | None,
     seeds: int | None,
     layers: bool,
@@ -68,7 +80,7 @@ def verify(
             f"model {report['model_sha256'][:12]}…",
             "name that model, or build again",
         )
-    chosen = pick_runner(target, runner)
+    chosen = pick_runner(target, runner, host, accept_host_key)
     if chosen is None:
         raise CodegenError(
             "--runner",
