@@ -66,6 +66,21 @@ def compile_library(
     )
 
 
+def compile_program(
+    sources: Sources, folder: Path, toolchain: Toolchain, extra: Sequence[str] = ()
+) -> Path | str:
+    """Compile and link all of what `emit.write` put into `folder`, one file after the other, as the
+    library would be; the text of the error where it fails."""
+    folder = folder.resolve()
+    (folder / "build").mkdir(parents=True, exist_ok=True)
+    flags = (*toolchain.flags, *_COMMON, *extra)
+    try:
+        objects = [_compile(toolchain, folder, p, (*flags, "-Isrc")) for p in sources.library]
+        return _link(toolchain, folder, flags, folder / "build" / sources.name, objects)
+    except _CompileError as e:
+        return str(e)
+
+
 class _CompileError(Exception):
     pass
 
@@ -101,10 +116,14 @@ def _link(
     return target
 
 
+def is_clang(toolchain: Toolchain) -> bool:
+    """clang, or zig, which is one."""
+    return toolchain.kind == "zig" or "clang" in toolchain.version
+
+
 def _stack_flags(toolchain: Toolchain) -> tuple[str, ...]:
-    """gcc tells frames and call graph; clang (so zig) only frames."""
-    clang = toolchain.kind == "zig" or "clang" in toolchain.version
-    return ("-fstack-usage",) if clang else ("-fcallgraph-info=su",)
+    """gcc tells frames and call graph; clang only frames."""
+    return ("-fstack-usage",) if is_clang(toolchain) else ("-fcallgraph-info=su",)
 
 
 def _stack(objects: Sequence[Path], sources: Sources) -> int | None:

@@ -45,6 +45,9 @@ def work(graph: Graph, node: Node, layer: Layer, row: Kernel) -> float:
     # rows of a tile are pixels with the channels last, and channels in ONNX order
     pixel_tile, channel_tile = (nr, mr) if row.layout == "nchw" else (mr, nr)
     channels = _padding(dims["m"] // dims["groups"], channel_tile)
+    if "f" in row.params:  # Winograd: tiles of f x f outputs
+        f = row.params["f"]
+        return macs * channels * _padding(dims["oh"], f) * _padding(dims["ow"], f)
     return macs * channels * _padding(dims["oh"] * dims["ow"], pixel_tile)
 
 

@@ -128,12 +128,18 @@ def _c_bound(value: float, c_type: str) -> str:
     )
 
 
+def render(template: str, scope: Mapping[str, Any]) -> bytes:
+    """One of templates/model as text of a file."""
+    text = _environment().get_template(f"model/{template}").render(**scope)
+    return (fold(text) if template.endswith((".c.j2", ".h.j2")) else text).encode()
+
+
 def emit(schedule: Schedule, plan: Plan, board: Board, name: str, model_name: str) -> Sources:
     """The library, its build files and its tools as text. `name` prefixes every symbol and file."""
-    return _Emitter(schedule, plan, board, identifier(name), model_name).sources()
+    return Emitter(schedule, plan, board, identifier(name), model_name).sources()
 
 
-class _Emitter:
+class Emitter:
     """Names and rendered kernels of one library."""
 
     def __init__(self, schedule: Schedule, plan: Plan, board: Board, name: str, model_name: str):
@@ -189,8 +195,7 @@ class _Emitter:
         files: dict[str, bytes] = {}
 
         def put(path: str, template: str, **more: Any) -> str:
-            text = _environment().get_template(f"model/{template}").render(**scope, **more)
-            files[path] = (fold(text) if path.endswith((".c", ".h")) else text).encode()
+            files[path] = render(template, {**scope, **more})
             return path
 
         put(f"include/{n}.h", "model.h.j2")

@@ -85,6 +85,10 @@ def find_llvm(tool: str) -> str | None:
     return shutil.which(tool)
 
 
+# Tuning comes with zig's -mcpu; what gcc's scheduler does before register allocation clang does not.
+_GCC_ONLY = ("-mtune=", "-fno-schedule-insns")
+
+
 def zig_flags(cflags: tuple[str, ...], where: str) -> tuple[str, ...]:
     """gcc's AArch64 flags for `zig cc`: -mcpu=cortex-a76+fp16 is cortex_a76+fullfp16 there.
 
@@ -99,7 +103,7 @@ def zig_flags(cflags: tuple[str, ...], where: str) -> tuple[str, ...]:
         if flag.startswith("-mcpu="):
             core, *features = flag.removeprefix("-mcpu=").split("+")
             flags.append(f"-mcpu={core.replace('-', '_')}" + "".join(map(_zig_feature, features)))
-        elif not flag.startswith("-mtune="):  # tuning comes with zig's -mcpu
+        elif not flag.startswith(_GCC_ONLY):
             flags.append(flag)
     return tuple(flags)
 

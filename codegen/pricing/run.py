@@ -1,0 +1,122 @@
+"""Trials -> measurements: compile one program, run it once, read what it says."""
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+
+from codegen.board import Board
+from codegen.build import compile_program, is_clang
+from codegen.emit import write
+from codegen.footprint import functions
+from codegen.pricing.program import Bench, microbench
+from codegen.pricing.trials import Trial
+from codegen.run import Job, Outcome, Runner
+from codegen.run.statistics import median
+from codegen.store import Measurement
+from codegen.store.records import PARTS
+from codegen.toolchain import Toolchain
+
+# No candidate may profit from where the linker happened to put it, or share code with another:
+# gcc folds functions that come out the same.
+_APART = ("-falign-functions=64",)
+_GCC_APART = ("-fno-ipa-icf",)
+
+
+@dataclass(frozen=True)
+class Bed:
+    """Where trials run. `warm`: the weights are in L2. `ms` is the time for the runs of one trial
+    on a real board, `timeout_s` that for a whole program. No program starts once `stop` is set."""
+
+    board: Board
+    runner: Runner
+    toolchain: Toolchain
+    warm: bool
+    ms: int = 100
+    timeout_s: float = 300.0
+    stop: Event = field(default_factory=Event)
+
+
+class BoardLost(Exception):
+    """The board, not a candidate, failed; the text says how."""
+
+
+def measure(trials: Sequence[Trial], bed: Bed) -> list[Measurement]:
+    """One measurement for each trial. A candidate that does not compile, crashes or hangs is found
+    by halving, and the others are measured without it. BoardLost where the board fails."""
+    if bed.stop.is_set():
+        raise BoardLost("stopped")
+    with tempfile.TemporaryDirectory(prefix="codegen-price-") as name:
+        found = _try(trials, bed, Path(name))
+    if not isinstance(found, str):
+        return found
+    if len(trials) == 1:
+        return [_stamped(Measurement(error=found), trials[0])]
+    half = len(trials) // 2
+    return measure(trials[:half], bed) + measure(trials[half:], bed)
+
+
+def _try(trials: Sequence[Trial], bed: Bed, folder: Path) -> list[Measurement] | str:
+    bench = microbench(trials, bed.board)
+    write(bench.sources, folder)
+    apart = _APART if is_clang(bed.toolchain) else _APART + _GCC_APART
+    program = compile_program(bench.sources, folder, bed.toolchain, apart)
+    if isinstance(program, str):
+        return f"it does not compile: {_first_error(program)}"
+    outcome = bed.runner.run(_job(program, bed), bed.board)
+    if outcome.lost:
+        raise BoardLost(outcome.error)
+    if outcome.error:
+        return outcome.error
+    sizes = _code_bytes(program, bench)
+    return [
+        _stamped(replace(_figures(outcome, i, bed), code_bytes=size), trial)
+        for i, (trial, size) in enumerate(zip(trials, sizes, strict=True))
+    ]
+
+
+def _first_error(text: str) -> str:
+    lines = text.strip().splitlines()
+    return next((x.strip() for x in lines if "error:" in x), lines[-1] if lines else "no message")
+
+
+def _job(program: Path, bed: Bed) -> Job:
+    runs = "0" if bed.runner.name == "virtual" else "1000"
+    return Job(program, (runs, str(int(bed.warm)), str(bed.ms)), timeout_s=bed.timeout_s)
+
+
+def _figures(outcome: Outcome, index: int, bed: Bed) -> Measurement:
+    if bed.runner.name != "virtual":
+        runs = outcome.report["runs_ns"][index]
+        return Measurement(ns=median(sorted(runs)), ns_min=min(runs))
+    region = outcome.report["regions"][str(index + 1)]
+    ns = round(region["cycles"] * 1e9 / bed.board.clock_hz)
+    return Measurement(region["cycles"], ns, ns, **{part: region[part] for part in PARTS})
+
+
+def _stamped(measured: Measurement, trial: Trial) -> Measurement:
+    return replace(
+        measured,
+        scratch_bytes=trial.scratch_bytes,
+        weights_bytes=trial.weights_bytes,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _code_bytes(program: Path, bench: Bench) -> list[int]:
+    """Of each trial's functions, with the static ones that they are made of."""
+    known = [(f.name, f.bytes) for f in functions(program)]
+
+    def size(function: str) -> int:
+        parts = (f"{function}_", f"{function}.")
+        return sum(n for name, n in known if name == function or name.startswith(parts))
+
+    return [sum(map(size, dict.fromkeys(names))) for names in bench.functions]
+
+
+def free(trials: Iterable[Trial]) -> dict[Trial, Measurement]:
+    """Those that need no kernel call cost nothing."""
+    nothing = Measurement(0, 0, 0, *(0 for _ in PARTS))
+    return {t: _stamped(nothing, t) for t in trials if not t.program.steps}
