@@ -76,15 +76,19 @@ def _stays(size: int, board: Board) -> bool:
 def _product_bytes(
     d: Mapping[str, Any], p: Mapping[str, Any], derived: Mapping[str, Any], board: Board
 ) -> float:
-    """A matrix product in blocks of pixels: all weights pass once per block, and the block once per
-    panel of weights unless it stays in L1."""
+    """A matrix product in blocks of pixels and perhaps of k: the pixels once per panel of weights
+    unless a block stays in L1, a panel once per block, or per tile where it does not stay, and the
+    sums between blocks of k back and forth."""
     depth = derived.get("depth", d["c"])
+    k_block = derived.get("kc", depth)
     pixels = d["n"] * d["oh"] * d["ow"]
-    weights = _FLOAT * depth * d["m"] * -(-pixels // derived["block"])
     again = -(-d["m"] // p["nr"]) - 1
     if _stays(_FLOAT * derived["block"] * depth, board):
         again = 0
-    return weights + _FLOAT * pixels * depth * again
+    panel_stays = _stays(_FLOAT * k_block * p["nr"], board)
+    passes = -(-pixels // (derived["block"] if panel_stays else p["mr"]))
+    sums = 2 * (-(-depth // k_block) - 1) * pixels * d["m"]
+    return _FLOAT * (pixels * depth * again + depth * d["m"] * passes + sums)
 
 
 def _chain_bytes(
@@ -101,6 +105,8 @@ def _chain_bytes(
     total = first * (1 if _stays(first // slices, board) else bands)
     total += last * (1 if _stays(last // slices, board) else bands * sweeps)
     total += _FLOAT * d["h"] * d["w"] * d["c"] * _image_passes(d, slices, board)
+    if d["expand"] == 1 and not _stays(_FLOAT * p["rows"] * d["sh"] * d["w"] * d["c"], board):
+        total += _FLOAT * d["h"] * d["w"] * d["c"] * (d["e"] // p["nr"] - slices)
     total += 2 * (slices - 1) * _FLOAT * d["oh"] * d["ow"] * d["m"] * d["project"]
     if not _stays(line, board):
         total += _FLOAT * d["e"] * d["ew"] * (d["eh"] + bands * slots)

@@ -4,6 +4,7 @@ kernel rows."""
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from codegen.tile_order import tile_order
 from codegen.winograd import winograd_blocks
 
 # A block of patches should stay in the L1 data cache of every core we know (32 KiB) beside one
@@ -13,6 +14,8 @@ _BLOCK_BYTES = 24 << 10
 # (512 KiB).
 _RESIDENT_BYTES = 128 << 10
 _HALF_L2_BYTES = 256 << 10
+# What is read again and again from L1 while something else streams through it.
+_L1_HALF_BYTES = 16 << 10
 
 
 def _im2col(d: Mapping[str, Any], tile: int) -> dict[str, int]:
@@ -46,6 +49,61 @@ def pixel_block(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
     pixels = d["n"] * d["oh"] * d["ow"]
     block = max(_RESIDENT_BYTES // (4 * d["c"]) // p["mr"], 1) * p["mr"]
     return {"pixels": pixels, "block": min(block, pixels)}
+
+
+def _k_block(depth: int, most: int) -> int:
+    """Equal blocks of at most `most` products, a multiple of 4; one block where that is enough."""
+    parts = -(-depth // most)
+    return depth if parts == 1 else -(-depth // (4 * parts)) * 4
+
+
+def _tails(pixels: int, block: int, tile: int) -> list[int]:
+    """Heights of the tiles that blocks of pixels, `block` a multiple of `tile`, fall into."""
+    rest = pixels % block % tile
+    return ([tile] if min(block, pixels) >= tile else []) + ([rest] if rest else [])
+
+
+def gemm_split(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    """Like pixel_block, with the products of a pixel in blocks of at most p["k"]."""
+    pixels, kc = d["n"] * d["oh"] * d["ow"], _k_block(d["c"], p["k"])
+    block = max(_RESIDENT_BYTES // (4 * kc) // p["mr"], 1) * p["mr"]
+    tails = _tails(pixels, block, p["mr"])
+    return {"pixels": pixels, "block": block, "depth": d["c"], "kc": kc, "tails": tails}
+
+
+def im2col_split(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    """Blocks of patches for L2, their products in blocks of at most p["k"]."""
+    depth, pixels, mr = d["kh"] * d["kw"] * d["c"], d["oh"] * d["ow"], p["mr"]
+    block = max(_RESIDENT_BYTES // (4 * depth) // mr, 1) * mr
+    block = min(block, -(-pixels // mr) * mr)
+    return {
+        "block": block, "depth": depth, "kc": _k_block(depth, p["k"]),
+        "tails": _tails(pixels, block, mr), "scratch_floats": block * depth,
+    }  # fmt: skip
+
+
+def _orders(d: Mapping[str, Any], p: Mapping[str, Any], pixels: int) -> dict[str, Any]:
+    """The tiles that a product in assembly consists of, and the order of their instructions."""
+    heights = {h for h in (p["mr"] if pixels >= p["mr"] else 0, pixels % p["mr"]) if h}
+    full, rest = divmod(d["m"], p["nr"])
+    widths = {v for v in (p["nr"] // 4 if full else 0, -(-rest // 4)) if v}
+    return {"orders": {(h, v): tile_order(h, v) for h in heights for v in widths}}
+
+
+def inorder_gemm(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    """Blocks of pixels that stay in L1 while all weights stream past them."""
+    pixels = d["n"] * d["oh"] * d["ow"]
+    block = max(_L1_HALF_BYTES // (4 * d["c"]) // p["mr"], 1) * p["mr"]
+    return {"pixels": pixels, "block": min(block, pixels), **_orders(d, p, pixels)}
+
+
+def inorder_im2col(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for patches, whose depth is padded to a multiple of 4."""
+    depth, pixels = -(-d["kh"] * d["kw"] * d["c"] // 4) * 4, d["oh"] * d["ow"]
+    block = max(_L1_HALF_BYTES // (4 * depth) // p["mr"], 1) * p["mr"]
+    block = min(block, -(-pixels // p["mr"]) * p["mr"])
+    sizes = {"depth": depth, "block": block, "scratch_floats": block * depth}
+    return {**sizes, **_orders(d, p, pixels)}
 
 
 def depthwise_sweeps(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,7 +172,7 @@ def chain_bands(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
 DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]] = {
     f.__name__: f
     for f in (
-        im2col_nhwc, im2col_nchw, pixel_block, depthwise_sweeps, chain_whole, chain_bands,
-        winograd_blocks,
+        im2col_nhwc, im2col_nchw, pixel_block, gemm_split, im2col_split, inorder_gemm, inorder_im2col,
+        depthwise_sweeps,         chain_whole, chain_bands, winograd_blocks,
     )
 }  # fmt: skip

@@ -86,15 +86,15 @@ def _conv_trials(row: Kernel) -> Iterator[Case]:
 
 def _winograd_trials(row: Kernel) -> Iterator[Case]:
     """Heights and widths around one and two output tiles, channels around vectors and panels, all
-    kinds of padding, more tiles than a block of small scratch, two images."""
+    kinds of padding, two images, a layer of several blocks of tiles."""
     f, nr = row.params["f"], row.params["nr"]
     pads = ((0, 0, 0, 0), (1, 1, 1, 1), (1, 0, 0, 1), (2, 1, 0, 2))
     for i, (c, m) in enumerate(zip((1, 3, 4, 16, 21), bracket(nr), strict=True)):
-        for j, h in enumerate(bracket(f)):
-            size = (h + 2, 2 * f + 1 + (i + j) % 3)
-            yield _conv(c, m, *size, kernel=(3, 3), pads=pads[(i + j) % 4])
+        for j in (i, i + 2):
+            h = bracket(f)[j % len(bracket(f))]
+            yield _conv(c, m, h + 2, 2 * f + 1 + j % 3, kernel=(3, 3), pads=pads[j % 4])
     yield Case(((2, 20, f + 3, 9), (2 * nr, 20, 3, 3), (2 * nr,)), {"pads": pads[1]}, (1, 2))
-    yield _conv(32, 3 * nr, 8 * f, 5 * f + 1, kernel=(3, 3), pads=pads[1])
+    yield _conv(512 // f, 3 * nr, 8 * f, 5 * f + 1, kernel=(3, 3), pads=pads[1])
 
 
 def _dense_trials(row: Kernel) -> Iterator[Case]:
