@@ -88,7 +88,10 @@ def _product_bytes(
     panel_stays = _stays(_FLOAT * k_block * p["nr"], board)
     passes = -(-pixels // (derived["block"] if panel_stays else p["mr"]))
     sums = 2 * (-(-depth // k_block) - 1) * pixels * d["m"]
-    return _FLOAT * (pixels * depth * again + depth * d["m"] * passes + sums)
+    weights = float(depth * d["m"])
+    if _FLOAT * weights > board.l2_bytes // 2:  # then they come from memory each time
+        weights *= board.cycle_model.memory.line / board.cycle_model.l2.first_load
+    return _FLOAT * (pixels * depth * again + weights * (passes - 1) + sums)
 
 
 def _chain_bytes(

@@ -14,6 +14,8 @@ _BLOCK_BYTES = 24 << 10
 # (512 KiB).
 _RESIDENT_BYTES = 128 << 10
 _HALF_L2_BYTES = 256 << 10
+# Inputs and sums of a block of pixels, beside weights that pass: of a 512 KiB L2.
+_SPLIT_BYTES = 320 << 10
 # What is read again and again from L1 while something else streams through it.
 _L1_HALF_BYTES = 16 << 10
 
@@ -106,6 +108,31 @@ def inorder_im2col(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]
     return {**sizes, **_orders(d, p, pixels)}
 
 
+def _equal_blocks(depth: int, most: int) -> int:
+    """The largest block of at most `most` products, a multiple of 4, that divides depth; all where
+    there is none of at least 64."""
+    sizes = [k for k in range(64, min(depth, most) + 1, 4) if depth % k == 0]
+    return max(sizes, default=depth)
+
+
+def inorder_gemm_split(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    """Like gemm_split, with few passes over weights that come from memory."""
+    pixels, kc = d["n"] * d["oh"] * d["ow"], _equal_blocks(d["c"], p["k"])
+    block = max(_SPLIT_BYTES // (4 * (kc + d["m"])) // p["mr"], 1) * p["mr"]
+    return {"pixels": pixels, "block": block, "depth": d["c"], "kc": kc, **_orders(d, p, pixels)}
+
+
+def inorder_im2col_split(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for patches, whose depth is padded to a multiple of 4."""
+    depth, pixels, mr = -(-d["kh"] * d["kw"] * d["c"] // 4) * 4, d["oh"] * d["ow"], p["mr"]
+    block = max(_SPLIT_BYTES // (4 * (depth + d["m"])) // mr, 1) * mr
+    block = min(block, -(-pixels // mr) * mr)
+    return {
+        "block": block, "depth": depth, "kc": _equal_blocks(depth, p["k"]),
+        "scratch_floats": block * depth, **_orders(d, p, pixels),
+    }  # fmt: skip
+
+
 def depthwise_sweeps(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
     """How a depthwise kernel goes over the image: `bands` of p["rows"] output rows, `sweeps` of
     equally many outputs in a row. Bands whose windows hang over the image alike have one `kind`:
@@ -172,7 +199,8 @@ def chain_bands(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
 DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]] = {
     f.__name__: f
     for f in (
-        im2col_nhwc, im2col_nchw, pixel_block, gemm_split, im2col_split, inorder_gemm, inorder_im2col,
-        depthwise_sweeps,         chain_whole, chain_bands, winograd_blocks,
+        im2col_nhwc, im2col_nchw, pixel_block, gemm_split, im2col_split, inorder_gemm,
+        inorder_im2col, inorder_gemm_split, inorder_im2col_split, depthwise_sweeps,
+        chain_whole, chain_bands, winograd_blocks,
     )
 }  # fmt: skip

@@ -68,6 +68,17 @@ def conv_panels_nhwc(c: Constants) -> Packed:
     return [("w", panels), *_vectors(c, d["m"], nr, g)]
 
 
+def conv_panels_narrow(c: Constants) -> Packed:
+    """OIHW weights -> column panels [depth][nr] of an NHWC im2col, the depth padded with zeros to a
+    multiple of 4, the last panel only as wide as its vectors of 4. groups is 1."""
+    d, nr = c.dims, c.params["nr"]
+    w4 = c.inputs[0].reshape(d["m"], d["c"], d["kh"], d["kw"]).transpose(0, 2, 3, 1)
+    rows = w4.reshape(d["m"], -1)
+    w = np.pad(rows, ((0, -d["m"] % 4), (0, -rows.shape[1] % 4))).T
+    parts = [w[:, j : j + nr].reshape(-1) for j in range(0, w.shape[1], nr)]
+    return [("w", np.concatenate(parts)), *_vectors(c, d["m"], 4)]
+
+
 def conv_panels_nchw(c: Constants) -> Packed:
     """OIHW weights -> row panels [ceil(m/mr)][c*kh*kw][mr] of the [m][k] matrix, per group."""
     d, mr = c.dims, c.params["mr"]
@@ -140,7 +151,7 @@ def dense_panels(c: Constants) -> Packed:
 PACKERS: dict[str, Callable[[Constants], Packed]] = {
     f.__name__: f
     for f in (
-        conv_panels_nhwc, conv_panels_nchw, conv_taps_nhwc, conv_taps_nchw, conv_taps_c4,
-        winograd_panels, conv_chain, dense_panels,
+        conv_panels_nhwc, conv_panels_narrow, conv_panels_nchw, conv_taps_nhwc, conv_taps_nchw,
+        conv_taps_c4, winograd_panels, conv_chain, dense_panels,
     )
 }  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from codegen.board import Board
-from codegen.compare import difference, passes
+from codegen.compare import difference
 from codegen.peers.base import Engine, Network, PeerError, Prepared
 from codegen.peers.heap import preload
 from codegen.peers.portable import portable
@@ -22,6 +22,8 @@ from codegen.run.qemu import QemuRunner
 GUEST = Path(__file__).parent / "guest"
 RUNS = 200  # at most, by the clock of a real board
 MEMORY = -1  # instead of a number of runs: count bytes
+# Of the largest output: fast algorithms of other engines may lose more digits than ours may.
+TOLERANCE = 1e-3
 # What int8 may lose: it is judged by the direction of the output, not by its largest error.
 COSINE = 0.95
 _PYTHON = {"PYTHONHOME": "/usr", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -160,7 +162,7 @@ def _compare(
             return worst, f"wrong result: output {name!r} has too few elements"
         d = difference(got, np.ascontiguousarray(wanted))
         worst = max(worst, d.max_rel)
-        good = passes(d, dtype) if dtype == "f32" else d.cosine >= COSINE
+        good = d.max_rel <= TOLERANCE if dtype == "f32" else d.cosine >= COSINE
         if not good:
             return worst, (f"wrong result: output {name!r} differs from onnxruntime's by "
                            f"{d.max_rel:.2g} (cosine {d.cosine:.4f})")  # fmt: skip
