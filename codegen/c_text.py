@@ -25,11 +25,12 @@ def comment(text: str) -> str:
 
 
 def tidy(text: str) -> str:
-    """Drop `+ 0`, `- 0`, `* 1` and `/ 1`, and lines that a template's condition left empty inside
-    a function."""
+    """Drop `+ 0`, `- 0`, `* 1` and `/ 1`, and empty lines: those that a template's condition left
+    inside a function, and all but one between functions."""
     text = _GROUPED_ZERO.sub(r"\1", text)
     text = _TIMES_ONE.sub("", _ADDED_ZERO.sub("", text))
-    return re.sub(r"\n[ \t]*(?=\n[ \t]+\S)", "", text)
+    text = re.sub(r"\n[ \t]*(?=\n[ \t]+\S)", "", text)
+    return re.sub(r"\n(?:[ \t]*\n){2,}", "\n\n", text)
 
 
 def fold(text: str, width: int = WIDTH) -> str:

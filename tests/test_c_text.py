@@ -19,6 +19,7 @@ from tests.library import check
         ("w + (k + 0) * 16 + 4", "w + k * 16 + 4"),
         ("p % 32 * 1 - 1 + j * 1;", "p % 32 - 1 + j;"),
         ("y[o++] = x[i0 * 1 + i1 * 9];", "y[o++] = x[i0 + i1 * 9];"),
+        ("}\n\n \n\nint f;", "}\n\nint f;"),
     ],
 )
 def test_neutral_terms_go(given_text, wanted):
