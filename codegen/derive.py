@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from codegen.tile_order import tile_order
-from codegen import inorder_blocks
 from codegen.winograd import winograd_blocks
 
 # A block of patches should stay in the L1 data cache of every core we know (32 KiB) beside one
@@ -204,7 +203,4 @@ DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, An
         inorder_im2col, inorder_gemm_split, inorder_im2col_split, depthwise_sweeps,
         chain_whole, chain_bands, winograd_blocks,
     )
-} | {
-    "inorder_gemm_ahead": inorder_blocks.inorder_gemm,
-    "inorder_im2col_ahead": inorder_blocks.inorder_im2col,
 }  # fmt: skip

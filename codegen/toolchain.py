@@ -85,7 +85,7 @@ def find_llvm(tool: str) -> str | None:
     return shutil.which(tool)
 
 
-# Tuning comes with zig's -mcpu; what gcc's scheduler does before register allocation clang does not.
+# Tuning comes with -mcpu in zig; clang has no scheduler before register allocation to turn off.
 _GCC_ONLY = ("-mtune=", "-fno-schedule-insns")
 
 
