@@ -76,7 +76,8 @@ def gemm_split(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
 def im2col_split(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
     """Blocks of patches for L2, their products in blocks of at most p["k"]."""
     depth, pixels, mr = d["kh"] * d["kw"] * d["c"], d["oh"] * d["ow"], p["mr"]
-    block = max(_RESIDENT_BYTES // (4 * depth) // mr, 1) * mr
+    small = 4 * depth * d["m"] <= _HALF_L2_BYTES  # weights that stay in L2 may pass often
+    block = max((_BLOCK_BYTES if small else _RESIDENT_BYTES) // (4 * depth) // mr, 1) * mr
     block = min(block, -(-pixels // mr) * mr)
     return {
         "block": block, "depth": depth, "kc": _k_block(depth, p["k"]),
