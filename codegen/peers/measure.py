@@ -136,7 +136,7 @@ def job_of(
     for name in ("board.py", prepared.script):
         files[name] = (GUEST / name).read_bytes()
     root = sysroot(board, prepared.wheels)
-    path = ":".join(library_path(root, prepared.wheels))
+    path = ":".join(library_path(prepared.wheels))
     env = {**_PYTHON, "PYTHONPATH": path, **prepared.env}
     if runs == MEMORY:
         counter = preload(board)

@@ -61,7 +61,7 @@ def python_version(root: Path) -> str:
     return python(root).name.removeprefix("python")
 
 
-def library_path(root: Path, wheels: Sequence[Package] = ()) -> tuple[str, ...]:
+def library_path(wheels: Sequence[Package]) -> tuple[str, ...]:
     """sys.path entries, as the guest names them."""
     return tuple(f"/opt/{w.name}" for w in wheels)
 

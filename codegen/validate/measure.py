@@ -91,7 +91,7 @@ def measure(network: Network, param: bytes, board: Board) -> Measured:
 def _counts(network: Network, param: bytes, board: Board) -> Counts:
     root = sysroot(board, _WHEELS)
     files = {n: (_GUEST / n).read_bytes() for n in _SCRIPTS} | {network.file: param}
-    env = {"PYTHONHOME": "/usr", "PYTHONPATH": ":".join(library_path(root, _WHEELS)),
+    env = {"PYTHONHOME": "/usr", "PYTHONPATH": ":".join(library_path(_WHEELS)),
            "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
     job = Job(python(root), (_SCRIPTS[0], "0", network.file), files, timeout_s=_TIMEOUT_S,
               root=root, env=env)  # fmt: skip

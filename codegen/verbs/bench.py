@@ -23,6 +23,7 @@ from codegen.verbs.options import (
     BOARD,
     HOST,
     JSON,
+    PLAN,
     SHAPE,
     parse_shapes,
     verbosity,
@@ -41,12 +42,7 @@ from codegen.verbs.progress import progress
 )
 @HOST
 @ACCEPT_HOST_KEY
-@click.option(
-    "--plan",
-    "plan_file",
-    type=click.Path(path_type=Path),
-    help="Use this plan.json instead of making one.",
-)
+@PLAN
 @SHAPE
 @click.option("--timeout", default=1800.0, show_default=True, help="Seconds the run may take.")
 @click.option(

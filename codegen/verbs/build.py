@@ -26,6 +26,7 @@ from codegen.verbs.options import (
     HOST,
     JSON,
     MODEL,
+    PLAN,
     RUNNER,
     SHAPE,
     console,
@@ -41,12 +42,7 @@ from codegen.verify import Case, CaseResult, Interface, check_case, load_cases
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Output folder. Default: build/<model>-<board>."
 )
-@click.option(
-    "--plan",
-    "plan_file",
-    type=click.Path(path_type=Path),
-    help="Use this plan.json instead of making one.",
-)
+@PLAN
 @SHAPE
 @click.option(
     "--name", default="", help="Prefix of files and C symbols. Default: the model's file name."

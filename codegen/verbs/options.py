@@ -47,6 +47,9 @@ SHAPE = click.option(
     metavar="NAME=DxDxD",
     help="Fix the shape of an input; needed where the model leaves dimensions open. Repeatable.",
 )
+PLAN = click.option(
+    "--plan", "plan_file", type=_path(), help="Use this plan.json instead of making one."
+)
 RUNNER = click.option(
     "--runner",
     default="",

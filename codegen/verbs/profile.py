@@ -21,7 +21,7 @@ from codegen.run.virtual.errors import AnalysisError
 from codegen.run.virtual.hot import HotTrace, RegionProfile, profile_region
 from codegen.run.virtual.runner import count, region_values
 from codegen.toolchain import find_llvm
-from codegen.verbs.options import BOARD, JSON, SHAPE, parse_shapes
+from codegen.verbs.options import BOARD, JSON, PLAN, SHAPE, parse_shapes
 from codegen.verbs.progress import progress
 
 
@@ -32,12 +32,7 @@ from codegen.verbs.progress import progress
     "--layer", required=True, help="Name of the layer, or its number (1 is the first kernel call)."
 )
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="Traces to show.")
-@click.option(
-    "--plan",
-    "plan_file",
-    type=click.Path(path_type=Path),
-    help="Use this plan.json instead of making one.",
-)
+@PLAN
 @SHAPE
 @click.option("--timeout", default=1800.0, show_default=True, help="Seconds the run may take.")
 @JSON
