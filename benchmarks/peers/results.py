@@ -19,9 +19,10 @@ def scale() -> str:
     """Digest of what turns an execution into cycles: figures compare only where it is the same."""
     digest = hashlib.sha256()
     model = Path(virtual.__file__).parent
-    files = (*model.glob("*.py"), *(runtime_dir() / "vboard").iterdir(), *boards_dir().iterdir())
-    for path in sorted(files):
-        digest.update(path.name.encode() + path.read_bytes())
+    folders = (boards_dir().iterdir(), model.glob("*.py"), (runtime_dir() / "vboard").iterdir())
+    for files in folders:  # each sorted by itself: where a folder lies must not change the order
+        for path in sorted(files):
+            digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
 
