@@ -25,7 +25,7 @@ def cycles(graph: Graph, node: Node, layer: Layer, row: Kernel, board: Board) ->
     derived = DERIVED[row.derive](layer.dims, row.params) if row.derive else {}
     if row.params.get("nr") and layer.family == "conv_chain":
         cost += _l2_cycles(_chain_bytes(layer.dims, row.params, derived, board), board)
-    elif row.params.get("nr") and "block" in derived and "f" not in row.params:
+    elif layer.family == "conv2d" and "block" in derived and "f" not in row.params:
         cost += _l2_cycles(_product_bytes(layer.dims, row.params, derived, board), board)
     return cost
 
@@ -39,11 +39,13 @@ def work(graph: Graph, node: Node, layer: Layer, row: Kernel) -> float:
     dims, (mr, nr) = layer.dims, (row.params.get("mr", 1), row.params.get("nr", 1))
     macs = float(op.macs(dims))
     if not op.spatial:
-        return macs * _padding(dims["n"], nr)
+        return macs * _padding(dims["n"], row.params.get("last", nr))
     if "m" not in dims or "groups" not in dims:
         return macs
     # rows of a tile are pixels with the channels last, and channels in ONNX order
     pixel_tile, channel_tile = (nr, mr) if row.layout == "nchw" else (mr, nr)
+    if "last" in row.params:  # what is left of pixels and channels has tiles of its own
+        pixel_tile, channel_tile = 1, row.params["last"]
     channels = _padding(dims["m"] // dims["groups"], channel_tile)
     if "f" in row.params:  # Winograd: tiles of f x f outputs
         f = row.params["f"]
@@ -89,6 +91,8 @@ def _product_bytes(
     passes = -(-pixels // (derived["block"] if panel_stays else p["mr"]))
     sums = 2 * (-(-depth // k_block) - 1) * pixels * d["m"]
     weights = float(depth * d["m"])
+    if "columns" in derived:  # a block of pixels stays in L1, and as many columns in L2
+        return _FLOAT * (weights * passes + sums)
     if _FLOAT * weights > board.l2_bytes // 2:  # then they come from memory each time
         weights *= board.cycle_model.memory.line / board.cycle_model.l2.first_load
     return _FLOAT * (pixels * depth * again + weights * (passes - 1) + sums)

@@ -4,7 +4,7 @@ kernel rows."""
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from codegen.tile_order import tile_order
+from codegen.inorder_blocks import inorder_dense, inorder_gemm, inorder_im2col
 from codegen.winograd import winograd_blocks
 
 # A block of patches should stay in the L1 data cache of every core we know (32 KiB) beside one
@@ -14,10 +14,6 @@ _BLOCK_BYTES = 24 << 10
 # (512 KiB).
 _RESIDENT_BYTES = 128 << 10
 _HALF_L2_BYTES = 256 << 10
-# Inputs and sums of a block of pixels, beside weights that pass: of a 512 KiB L2.
-_SPLIT_BYTES = 320 << 10
-# What is read again and again from L1 while something else streams through it.
-_L1_HALF_BYTES = 16 << 10
 
 
 def _im2col(d: Mapping[str, Any], tile: int) -> dict[str, int]:
@@ -82,55 +78,6 @@ def im2col_split(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "block": block, "depth": depth, "kc": _k_block(depth, p["k"]),
         "tails": _tails(pixels, block, mr), "scratch_floats": block * depth,
-    }  # fmt: skip
-
-
-def _orders(d: Mapping[str, Any], p: Mapping[str, Any], pixels: int) -> dict[str, Any]:
-    """The tiles that a product in assembly consists of, and the order of their instructions."""
-    heights = {h for h in (p["mr"] if pixels >= p["mr"] else 0, pixels % p["mr"]) if h}
-    full, rest = divmod(d["m"], p["nr"])
-    widths = {v for v in (p["nr"] // 4 if full else 0, -(-rest // 4)) if v}
-    return {"orders": {(h, v): tile_order(h, v) for h in heights for v in widths}}
-
-
-def inorder_gemm(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
-    """Blocks of pixels that stay in L1 while all weights stream past them."""
-    pixels = d["n"] * d["oh"] * d["ow"]
-    block = max(_L1_HALF_BYTES // (4 * d["c"]) // p["mr"], 1) * p["mr"]
-    return {"pixels": pixels, "block": min(block, pixels), **_orders(d, p, pixels)}
-
-
-def inorder_im2col(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
-    """The same for patches, whose depth is padded to a multiple of 4."""
-    depth, pixels = -(-d["kh"] * d["kw"] * d["c"] // 4) * 4, d["oh"] * d["ow"]
-    block = max(_L1_HALF_BYTES // (4 * depth) // p["mr"], 1) * p["mr"]
-    block = min(block, -(-pixels // p["mr"]) * p["mr"])
-    sizes = {"depth": depth, "block": block, "scratch_floats": block * depth}
-    return {**sizes, **_orders(d, p, pixels)}
-
-
-def _equal_blocks(depth: int, most: int) -> int:
-    """The largest block of at most `most` products, a multiple of 4, that divides depth; all where
-    there is none of at least 64."""
-    sizes = [k for k in range(64, min(depth, most) + 1, 4) if depth % k == 0]
-    return max(sizes, default=depth)
-
-
-def inorder_gemm_split(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
-    """Like gemm_split, with few passes over weights that come from memory."""
-    pixels, kc = d["n"] * d["oh"] * d["ow"], _equal_blocks(d["c"], p["k"])
-    block = max(_SPLIT_BYTES // (4 * (kc + d["m"])) // p["mr"], 1) * p["mr"]
-    return {"pixels": pixels, "block": block, "depth": d["c"], "kc": kc, **_orders(d, p, pixels)}
-
-
-def inorder_im2col_split(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
-    """The same for patches, whose depth is padded to a multiple of 4."""
-    depth, pixels, mr = -(-d["kh"] * d["kw"] * d["c"] // 4) * 4, d["oh"] * d["ow"], p["mr"]
-    block = max(_SPLIT_BYTES // (4 * (depth + d["m"])) // mr, 1) * mr
-    block = min(block, -(-pixels // mr) * mr)
-    return {
-        "block": block, "depth": depth, "kc": _equal_blocks(depth, p["k"]),
-        "scratch_floats": block * depth, **_orders(d, p, pixels),
     }  # fmt: skip
 
 
@@ -201,7 +148,7 @@ DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, An
     f.__name__: f
     for f in (
         im2col_nhwc, im2col_nchw, pixel_block, gemm_split, im2col_split, inorder_gemm,
-        inorder_im2col, inorder_gemm_split, inorder_im2col_split, depthwise_sweeps,
-        chain_whole, chain_bands, winograd_blocks,
+        inorder_im2col, inorder_dense, depthwise_sweeps, chain_whole, chain_bands,
+        winograd_blocks,
     )
 }  # fmt: skip

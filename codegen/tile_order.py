@@ -31,7 +31,8 @@ class Order:
 
     Steps: "sum" sets the sums of (row, vector) to the bias, "fmla" adds to them, "low" loads the
     low half of `register` from the place `of`, "next" the high half into `temporary`, "high" moves
-    it over; "count" counts passes down. Places are "w" or the number of a row.
+    it over; "count" counts passes down; "touch" loads a word for the sake of its cache line, and
+    "ahead" moves on to the next. Places are "w" or the number of a row.
     """
 
     begin: tuple[Step, ...]
@@ -164,18 +165,29 @@ def _write(rows: int, vectors: int, plan: _Plan) -> Order:
     late = [e + plan.lag >= count for e in range(count)]
     ahead = [e >= first for e in range(count)]
     begin = _one_pass(sums, plan, ahead, [a and not b for a, b in zip(ahead, late, strict=True)])
-    body = _counted([*_one_pass(fmla, plan, [True] * count, [True] * count)])
+    body = _one_pass(fmla, plan, [True] * count, [True] * count)
     low = [not a for a in ahead]
     last = _one_pass(fmla, plan, low, [a or b for a, b in zip(low, late, strict=True)])
     registers = max(v.register for v in plan.values) + 1
-    return Order(tuple(begin), tuple(body), tuple(last), registers, _temporaries(plan))
+    return Order(
+        tuple(begin),
+        _beside(body, ("count", "touch", "ahead")),
+        _beside(last, ("touch",)),
+        registers,
+        _temporaries(plan),
+    )
 
 
-def _counted(body: list[Step]) -> list[Step]:
-    """With the loop's counting beside an FMLA that has nothing else beside it."""
-    multiply = [s["op"] == "fmla" for s in body]
-    at = next((i for i in range(1, len(body)) if multiply[i - 1] and multiply[i]), len(body))
-    return [*body[:at], {"op": "count"}, *body[at:]]
+def _beside(body: Iterator[Step], more: tuple[str, ...]) -> tuple[Step, ...]:
+    """With more steps, each beside an FMLA that has nothing else beside it; at the end where there
+    are not enough of those."""
+    out: list[Step] = []
+    left = [{"op": op} for op in more]
+    for step in body:
+        if left and step["op"] == "fmla" and out and out[-1]["op"] == "fmla":
+            out.append(left.pop(0))
+        out.append(step)
+    return (*out, *left)
 
 
 def _temporaries(plan: _Plan) -> int:

@@ -74,9 +74,15 @@ def conv_panels_narrow(c: Constants) -> Packed:
     d, nr = c.dims, c.params["nr"]
     w4 = c.inputs[0].reshape(d["m"], d["c"], d["kh"], d["kw"]).transpose(0, 2, 3, 1)
     rows = w4.reshape(d["m"], -1)
-    w = np.pad(rows, ((0, -d["m"] % 4), (0, -rows.shape[1] % 4))).T
-    parts = [w[:, j : j + nr].reshape(-1) for j in range(0, w.shape[1], nr)]
-    return [("w", np.concatenate(parts)), *_vectors(c, d["m"], 4)]
+    w = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4))).T
+    return [("w", _narrow_panels(w, nr)), *_vectors(c, d["m"], 4)]
+
+
+def _narrow_panels(w: np.ndarray, nr: int) -> np.ndarray:
+    """[k][n] -> panels [k][nr], one after the other, the last one with n % nr columns, padded with
+    zeros to a multiple of 4."""
+    w = np.pad(w, ((0, 0), (0, -w.shape[1] % 4)))
+    return np.concatenate([w[:, j : j + nr].reshape(-1) for j in range(0, w.shape[1], nr)])
 
 
 def conv_panels_nchw(c: Constants) -> Packed:
@@ -148,10 +154,19 @@ def dense_panels(c: Constants) -> Packed:
     ]
 
 
+def dense_panels_narrow(c: Constants) -> Packed:
+    """[k][n] -> column panels, the last only as wide as its vectors of 4."""
+    return [
+        ("w", _narrow_panels(c.inputs[0], c.params["nr"])),
+        *_vectors(c, c.dims["n"], 4),
+    ]
+
+
 PACKERS: dict[str, Callable[[Constants], Packed]] = {
     f.__name__: f
     for f in (
         conv_panels_nhwc, conv_panels_narrow, conv_panels_nchw, conv_taps_nhwc, conv_taps_nchw,
         conv_taps_c4, winograd_panels, conv_chain, dense_panels,
+        dense_panels_narrow,
     )
 }  # fmt: skip

@@ -82,6 +82,11 @@ def _conv_trials(row: Kernel) -> Iterator[Case]:
     yield _conv(70, 20, 12, 12, kernel=(3, 3), pads=(1, 1, 1, 1))
     if "f" in row.params:
         yield from _winograd_trials(row)
+    if "last" in row.params:
+        for i, m in enumerate(bracket(nr)):
+            yield _conv(4 + 4 * i, m, 1, bracket(mr)[i])
+        # lines fetched ahead; depth in parts and columns in blocks, too; a block of a few rows
+        yield from (_conv(64, 52, 31, 33), _conv(512, 300, 13, 13), _conv(720, 36, 3, 3))
 
 
 def _winograd_trials(row: Kernel) -> Iterator[Case]:
@@ -101,6 +106,8 @@ def _dense_trials(row: Kernel) -> Iterator[Case]:
     for n in bracket(row.params.get("nr", 8)):
         for m, k in ((1, 1), (1, 37), (3, 8)):
             yield Case(((m, k), (k, n), (n,)), {}, (1, 2))
+    if "last" in row.params:
+        yield Case(((107, 512), (512, 515), (515,)), {}, (1, 2))
 
 
 TILED = {"conv2d": _conv_trials, "dense": _dense_trials}
@@ -119,7 +126,8 @@ def trials(row: Kernel) -> list[Trial]:
         for i, case in enumerate(cases):
             for layout in layouts[: 1 + i % 2]:
                 out.append(Trial(op.name, case, layout, dtype=dtype))
-                if "activation" in op.fuses and dtype == DType.F32 and fused < 2 * len(ACTIVATIONS):
+                most = 2 * len(ACTIVATIONS) if "last" not in row.params else 2 * len(cases)
+                if "activation" in op.fuses and dtype == DType.F32 and fused < most:
                     fused += 1
                     act = ACTIVATIONS[fused % len(ACTIVATIONS)]
                     if "residual" not in op.fuses and act and act.slope:
