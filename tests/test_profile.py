@@ -193,7 +193,7 @@ def test_json(built, board, capsys):
     measured = json.loads(capsys.readouterr().out)["layers"][2]
     assert {k: layer[k] for k in measured} == measured  # the same figures
     assert [t["share"] for t in traces] == sorted((t["share"] for t in traces), reverse=True)
-    assert traces[0]["share"] > 0.5
+    assert traces[0]["share"] > 0.25  # the inner loop
     assert traces[0]["loop"] is True
     assert traces[0]["bottleneck"]
     core = sum(t["cycles"] for t in traces) + found["others"]["cycles"]

@@ -48,11 +48,24 @@ def migrate(db: sqlite3.Connection, steps: Sequence[Sequence[str]] = MIGRATIONS)
 
 def check(db: sqlite3.Connection, steps: Sequence[Sequence[str]] = MIGRATIONS) -> int:
     """The file's version; WrongSchema where it cannot be used. Nothing is written."""
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    empty = db.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+    if db.in_transaction:
+        application, version, empty = _header(db)
+    else:  # all three as of one moment, while another process may be making the file
+        db.execute("BEGIN")
+        try:
+            application, version, empty = _header(db)
+        finally:
+            db.execute("ROLLBACK")
     if not empty and application != APPLICATION:
         raise WrongSchema("a database of another program")
     if version > len(steps):
         raise WrongSchema(f"schema {version}, made by a newer codegen")
     return version
+
+
+def _header(db: sqlite3.Connection) -> tuple[int, int, bool]:
+    """Application, version, and whether the file has no tables."""
+    empty = db.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    return application, version, empty

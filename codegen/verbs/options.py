@@ -11,6 +11,8 @@ from rich.table import Table
 
 from codegen.errors import CodegenError
 
+_PIPE_WIDTH = 1000  # nothing is as wide
+
 
 def parse_shapes(values: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     """input=1x3x224x224 -> {"input": (1, 3, 224, 224)}."""
@@ -91,12 +93,12 @@ def console(quiet: bool) -> Console:
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
-    """A table on stdout; names stay whole, and a pipe gets wider lines than a narrow terminal."""
+    """A table on stdout; names stay whole, and in a pipe no line is broken."""
     if not rows:
         return
     show = Console(highlight=False)
     if not show.is_terminal:
-        show = Console(highlight=False, width=160)
+        show = Console(highlight=False, width=_PIPE_WIDTH)
     table = Table(box=None, pad_edge=False)
     for i, key in enumerate(rows[0]):
         table.add_column(key, no_wrap=i == 0, overflow="fold")
