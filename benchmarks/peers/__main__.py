@@ -26,7 +26,9 @@ MODELS = (
     "mobilenet_v2",
     "efficientnet_lite0",
     "mobilenet_v1",
+    "mobilenet_v3",
     "resnet18",
+    "light_resnet50",
 )
 BOARDS = {"a53": "raspberry-pi-3b-plus", "a57": "jetson-nano-cpu", "a72": "raspberry-pi-4"}
 
