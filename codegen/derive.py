@@ -13,6 +13,7 @@ _BLOCK_BYTES = 24 << 10
 # A block of pixels that is read again for every panel of weights should stay in the smallest L2
 # (512 KiB).
 _RESIDENT_BYTES = 128 << 10
+_HALF_L1_BYTES = 16 << 10
 _HALF_L2_BYTES = 256 << 10
 
 
@@ -105,6 +106,15 @@ def depthwise_sweeps(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, An
     return {"bands": bands, "sweeps": sweeps}
 
 
+def depthwise_rows(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    """Bands of p["rows"] output rows, and `part`: so many channels at a time, a multiple of 16, that
+    two windows of a band and the weights take at most half of L1."""
+    window = ((p["rows"] - 1) * d["sh"] + d["kh"]) * (d["kw"] + d["sw"]) + d["kh"] * d["kw"]
+    most = max(_HALF_L1_BYTES // (4 * window) // 16, 1) * 16
+    part = -(-d["c"] // (16 * -(-d["c"] // most))) * 16
+    return {"bands": depthwise_sweeps(d, {**p, "columns": d["ow"]})["bands"], "part": part}
+
+
 def chain_whole(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
     """Scratch for whole tensors between the stages of a chain."""
     first = d["eh"] * d["ew"] * d["e"] if d["expand"] else 0
@@ -148,7 +158,7 @@ DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, An
     f.__name__: f
     for f in (
         im2col_nhwc, im2col_nchw, pixel_block, gemm_split, im2col_split, inorder_gemm,
-        inorder_im2col, inorder_dense, depthwise_sweeps, chain_whole, chain_bands,
+        inorder_im2col, inorder_dense, depthwise_sweeps, depthwise_rows, chain_whole, chain_bands,
         winograd_blocks,
     )
 }  # fmt: skip

@@ -114,6 +114,15 @@ def conv_taps_c4(c: Constants) -> Packed:
     return [("w", np.ascontiguousarray(w)), *_vectors(c, d["m"], 4)]
 
 
+def conv_taps_c16(c: Constants) -> Packed:
+    """Depthwise weights [m][1][kh][kw] -> [m/16][kh*kw][16], the last block only as wide as its
+    channels; m is a multiple of 4."""
+    d = c.dims
+    taps = c.inputs[0].reshape(d["m"], d["kh"] * d["kw"])
+    blocks = [taps[i : i + 16].T.ravel() for i in range(0, d["m"], 16)]
+    return [("w", np.concatenate(blocks)), *_vectors(c, d["m"], 4)]
+
+
 def winograd_panels(c: Constants) -> Packed:
     """OIHW 3x3 weights, transformed, as [blocks][positions][panels of a block][depth][nr]."""
     d, nr = c.dims, c.params["nr"]
@@ -166,7 +175,7 @@ PACKERS: dict[str, Callable[[Constants], Packed]] = {
     f.__name__: f
     for f in (
         conv_panels_nhwc, conv_panels_narrow, conv_panels_nchw, conv_taps_nhwc, conv_taps_nchw,
-        conv_taps_c4, winograd_panels, conv_chain, dense_panels,
+        conv_taps_c4, conv_taps_c16, winograd_panels, conv_chain, dense_panels,
         dense_panels_narrow,
     )
 }  # fmt: skip
