@@ -107,8 +107,8 @@ def depthwise_sweeps(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, An
 
 
 def depthwise_rows(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
-    """Bands of p["rows"] output rows, and `part`: so many channels at a time, a multiple of 16, that
-    two windows of a band and the weights take at most half of L1."""
+    """Bands of p["rows"] output rows, and `part`: so many channels at a time, a multiple of 16,
+    that two windows of a band and the weights take at most half of L1."""
     window = ((p["rows"] - 1) * d["sh"] + d["kh"]) * (d["kw"] + d["sw"]) + d["kh"] * d["kw"]
     most = max(_HALF_L1_BYTES // (4 * window) // 16, 1) * 16
     part = -(-d["c"] // (16 * -(-d["c"] // most))) * 16
