@@ -13,6 +13,7 @@ from codegen.kernels import Kernel, Layer
 from codegen.ops import OPS
 
 _FLOAT = 4
+_STRASSEN_SUMS = 1.5  # cycles per element of a half
 
 
 def cycles(graph: Graph, node: Node, layer: Layer, row: Kernel, board: Board) -> float:
@@ -25,6 +26,8 @@ def cycles(graph: Graph, node: Node, layer: Layer, row: Kernel, board: Board) ->
     derived = DERIVED[row.derive](layer.dims, row.params) if row.derive else {}
     if row.params.get("nr") and layer.family == "conv_chain":
         cost += _l2_cycles(_chain_bytes(layer.dims, row.params, derived, board), board)
+    elif "products" in row.params:
+        cost += _STRASSEN_SUMS * (4 * layer.dims["c"] + 5 * layer.dims["m"]) * derived["pixels"] / 4
     elif layer.family == "conv2d" and "block" in derived and "f" not in row.params:
         cost += _l2_cycles(_product_bytes(layer.dims, row.params, derived, board), board)
     return cost
@@ -47,6 +50,8 @@ def work(graph: Graph, node: Node, layer: Layer, row: Kernel) -> float:
     if "last" in row.params:  # what is left of pixels and channels has tiles of its own
         pixel_tile, channel_tile = 1, row.params["last"]
     channels = _padding(dims["m"] // dims["groups"], channel_tile)
+    if "products" in row.params:  # Strassen: so many products of halves instead of eight
+        macs *= row.params["products"] / 8
     if "f" in row.params:  # Winograd: tiles of f x f outputs
         f = row.params["f"]
         return macs * channels * _padding(dims["oh"], f) * _padding(dims["ow"], f)

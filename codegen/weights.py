@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from codegen import winograd
+from codegen.strassen import strassen_weights
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,15 @@ def conv_panels_narrow(c: Constants) -> Packed:
     rows = w4.reshape(d["m"], -1)
     w = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4))).T
     return [("w", _narrow_panels(w, nr)), *_vectors(c, d["m"], 4)]
+
+
+def conv_panels_strassen(c: Constants) -> Packed:
+    """1x1 weights [m][c] -> seven factors of halves, each in column panels [c/2][nr], the last only
+    as wide as its vectors of 4."""
+    d = c.dims
+    factors = strassen_weights(c.inputs[0].reshape(d["m"], d["c"]).T)
+    panels = [_narrow_panels(f, c.params["nr"]) for f in factors]
+    return [("w", np.concatenate(panels)), *_vectors(c, d["m"], 4)]
 
 
 def _narrow_panels(w: np.ndarray, nr: int) -> np.ndarray:
@@ -174,7 +184,8 @@ def dense_panels_narrow(c: Constants) -> Packed:
 PACKERS: dict[str, Callable[[Constants], Packed]] = {
     f.__name__: f
     for f in (
-        conv_panels_nhwc, conv_panels_narrow, conv_panels_nchw, conv_taps_nhwc, conv_taps_nchw,
+        conv_panels_nhwc, conv_panels_narrow, conv_panels_strassen, conv_panels_nchw,
+        conv_taps_nhwc, conv_taps_nchw,
         conv_taps_c4, conv_taps_c16, winograd_panels, conv_chain, dense_panels,
         dense_panels_narrow,
     )

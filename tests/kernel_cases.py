@@ -82,6 +82,11 @@ def _conv_trials(row: Kernel) -> Iterator[Case]:
     yield _conv(70, 20, 12, 12, kernel=(3, 3), pads=(1, 1, 1, 1))
     if "f" in row.params:
         yield from _winograd_trials(row)
+    if "products" in row.params:
+        # halves around the tile, of an odd number of pixels too, panels around whole ones, parts
+        for i, w in enumerate((1, 2, *(2 * n + i % 2 for i, n in enumerate(bracket(mr))))):
+            yield _conv(8 + 8 * i, 2 * nr * (1 + i % 3) + 8 * (i % 2), 1, w)
+        yield from (_conv(1184, 24, 3, 3), _conv(64, 128, 31, 33))
     if "last" in row.params:
         for i, m in enumerate(bracket(nr)):
             yield _conv(4 + 4 * i, m, 1, bracket(mr)[i])
