@@ -1,6 +1,8 @@
 """The plan made without a search: both layouts are tried for the whole network, and each node, or
-group of nodes, takes the row that is expected to be cheapest."""
+group of nodes, takes the row that was the fastest where its layer was measured before
+(codegen/recorded), or else the one that is expected to be."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from codegen.board import Board
@@ -13,6 +15,8 @@ from codegen.layer import layer_of
 from codegen.layout import LAYOUTS
 from codegen.ops import OPS
 from codegen.plan import Choice, Plan, needs_kernel
+from codegen.recorded import load_recorded
+from codegen.signature import signature_of
 
 # Elements per cycle that a layout conversion moves; it only has to rank plans.
 _CONVERSION_RATE = 0.5
@@ -40,6 +44,11 @@ def _groups(graph: Graph, board: Board, layout: str) -> dict[str, tuple[str, ...
         node = next(n for n in whole.nodes if n.name == group.name)
         choice, cost = _cheapest(whole, node, board, layout)
         if choice.layout != layout:
+            continue
+        # A formula must not outbid measurements; of groups only those that pay are recorded.
+        if not _is_known(whole, node, board) and any(
+            _is_known(graph, by_name[n], board) for n in group.names
+        ):
             continue
         for name in group.names:
             if name not in alone:
@@ -81,6 +90,9 @@ def _cheapest(graph: Graph, node: Node, board: Board, layout: str) -> tuple[Choi
     for wanted in (layout, *(x for x in LAYOUTS if x != layout)):
         layer = layer_of(graph, node, wanted)
         rows = [r for r in candidates(layer, board) if r.layout in ("any", wanted)]
+        known = _recorded(graph, node, board).get(wanted)
+        if known and known[0] in [r.name for r in rows]:
+            return Choice(known[0], wanted), 1e3 * known[1]
         if rows:
             costs = [cycles(graph, node, layer, r, board) for r in rows]
             cost = min(costs)
@@ -92,3 +104,13 @@ def _cheapest(graph: Graph, node: Node, board: Board, layout: str) -> tuple[Choi
         f"see templates/{OPS[node.op].family}/kernels.toml",
         "convert the model to float32",
     )
+
+
+def _recorded(graph: Graph, node: Node, board: Board) -> Mapping[str, tuple[str, float]]:
+    """Layout -> (fastest row, thousands of cycles) of a layer that was measured before."""
+    table = load_recorded(board.core)
+    return table.get(signature_of(graph, node).key, {}) if table else {}
+
+
+def _is_known(graph: Graph, node: Node, board: Board) -> bool:
+    return bool(_recorded(graph, node, board))

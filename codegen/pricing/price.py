@@ -63,11 +63,12 @@ def price_signatures(
     board: Board,
     runner: Runner,
     store: Store,
-    candidates: Collection[str] | None = None,
+    candidates: Collection[str] | Mapping[Signature, Collection[str]] | None = None,
     progress: Progress | None = None,
     settings: Settings = Settings(),
 ) -> Prices:
-    """Costs of every candidate (or those whose kernel is in `candidates`) of each layer.
+    """Costs of every candidate (or those whose kernel is in `candidates`, of all layers or of each)
+    of each layer.
 
     What the store lacks is measured and stored, program by program, so that nothing is lost when
     this is interrupted. `progress` is told (measured, to measure). PricingError where the board
@@ -78,7 +79,8 @@ def price_signatures(
     context = context_of(board, runner.name, toolchain)
     wanted = [
         t for s in signatures for t in trials(s, board)
-        if candidates is None or t.candidate.kernel in candidates
+        if candidates is None or t.candidate.kernel
+        in (candidates[s] if isinstance(candidates, Mapping) else candidates)
     ]  # fmt: skip
     weights = "warm" if settings.warm else "cold"
     keys = {t: _key(t, weights, context) for t in wanted}

@@ -1,0 +1,37 @@
+"""Measurements that come with the program: the fastest rows for layers of common networks.
+
+`<core>.json` maps a layer's signature to its best kernel and cost (thousands of cycles) for each
+layout, as measured in micro-benchmarks on the virtual board. `python -m benchmarks.record` writes
+it. It only helps to choose: a row that no longer exists, or a layer that is not there, is left to
+the cost formula, and a row that is newer than the file is not preferred to what the file names.
+"""
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent
+# signature key -> layout -> (kernel, thousands of cycles)
+Recorded = Mapping[str, Mapping[str, tuple[str, float]]]
+
+
+@lru_cache(maxsize=8)
+def load_recorded(core: str, folder: Path = FOLDER) -> Recorded:
+    """What is known of a core, named as in board files; nothing for cores without a file."""
+    path = folder / f"{core}.json"
+    if not path.is_file():
+        return {}
+    layers = json.loads(path.read_text())["layers"]
+    return {k: {layout: tuple(best) for layout, best in v.items()} for k, v in layers.items()}
+
+
+def write_recorded(core: str, layers: Recorded, facts: Mapping[str, Any]) -> Path:
+    """One line per layer, in order, beneath `facts` about how they were measured."""
+    lines = [f"{json.dumps(k)}:{json.dumps(layers[k], sort_keys=True)}" for k in sorted(layers)]
+    head = "".join(f"{json.dumps(k)}:{json.dumps(v)},\n" for k, v in facts.items())
+    path = FOLDER / f"{core}.json"
+    path.write_text("{" + head + '"layers":{\n' + ",\n".join(lines) + "\n}}\n")
+    load_recorded.cache_clear()
+    return path
