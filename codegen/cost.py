@@ -26,6 +26,8 @@ def cycles(graph: Graph, node: Node, layer: Layer, row: Kernel, board: Board) ->
     derived = DERIVED[row.derive](layer.dims, row.params) if row.derive else {}
     if row.params.get("nr") and layer.family == "conv_chain":
         cost += _l2_cycles(_chain_bytes(layer.dims, row.params, derived, board), board)
+    elif row.derive == "depthwise_rows":
+        cost += _lost_streams(graph, node, layer.dims, row.params, board)
     elif "products" in row.params:
         cost += _STRASSEN_SUMS * (4 * layer.dims["c"] + 5 * layer.dims["m"]) * derived["pixels"] / 4
     elif layer.family == "conv2d" and "block" in derived and "f" not in row.params:
@@ -73,6 +75,18 @@ def _passing(size: int, board: Board) -> float:
 def _l2_cycles(size: float, board: Board) -> float:
     """Cycles of bytes that a kernel reads again from L2, in order."""
     return size / LINE_BYTES * board.cycle_model.l2.first_load
+
+
+def _lost_streams(
+    graph: Graph, node: Node, d: Mapping[str, Any], p: Mapping[str, Any], board: Board
+) -> float:
+    """Cycles of lines from memory that no prefetcher brings, where a band of a depthwise
+    convolution reads and writes more rows at once than it follows."""
+    streams = (p["rows"] - 1) * d["sh"] + d["kh"] + p["rows"]
+    size = graph.tensors[node.inputs[0]].bytes
+    if streams < board.cycle_model.caches.streams or size <= board.l2_bytes // 2:
+        return 0.0
+    return size / LINE_BYTES * board.cycle_model.memory.load
 
 
 def _stays(size: int, board: Board) -> bool:
