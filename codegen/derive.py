@@ -6,6 +6,7 @@ from typing import Any
 
 from codegen.inorder_blocks import inorder_dense, inorder_gemm, inorder_im2col
 from codegen.strassen import strassen
+from codegen.tile_order import tile_order
 from codegen.winograd import winograd_blocks
 
 # A block of patches should stay in the L1 data cache of every core we know (32 KiB) beside one
@@ -146,9 +147,13 @@ def chain_bands(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
     line_at = 4 * d["pl"] + (channels * z_pixels if d["project"] else 0)
     patch_at = line_at + slots * d["ew"] * channels
     depth = -(-d["ekh"] * d["ekw"] * d["c"] // 4) * 4 if d["expand"] == 2 else 0
+    expand = _tiles(d["ew"], p["mr"])
+    project = sorted({t["size"] for s in sweeps for t in s["tiles"]}, reverse=True)
+    heights = {t["size"] for t in expand} | set(project) if p.get("in_order") else ()
     return {
-        "bands": split["bands"], "sweeps": sweeps, "expand_tiles": _tiles(d["ew"], p["mr"]),
-        "project_tiles": sorted({t["size"] for s in sweeps for t in s["tiles"]}, reverse=True),
+        "bands": split["bands"], "sweeps": sweeps, "expand_tiles": expand,
+        "project_tiles": project,
+        "orders": {(t, p["nr"] // 4): tile_order(t, p["nr"] // 4) for t in heights},
         "slots": slots, "slice": channels, "z_pixels": z_pixels,
         "line_at": line_at, "patch_at": patch_at, "patch_depth": depth,
         "scratch_floats": patch_at + slots * d["ew"] * depth,

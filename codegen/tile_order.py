@@ -32,7 +32,8 @@ class Order:
     Steps: "sum" sets the sums of (row, vector) to the bias, "fmla" adds to them, "low" loads the
     low half of `register` from the place `of`, "next" the high half into `temporary`, "high" moves
     it over; "count" counts passes down; "touch" loads a word for the sake of its cache line, and
-    "ahead" moves on to the next. Places are "w" or the number of a row.
+    "ahead" moves on to the next. Places are "w" or the number of a row; `k` is the first of the two
+    that a load of a row brings, counted from the pass in which it is made.
     """
 
     begin: tuple[Step, ...]
@@ -44,12 +45,13 @@ class Order:
 
 @dataclass(frozen=True)
 class _Value:
-    """What one load brings: register, the places of its halves ("" for none), positions of its
-    first and last FMLA in a pass."""
+    """What one load brings: register, the places of its halves ("" for none), the first k of a
+    row's, positions of its first and last FMLA in a pass."""
 
     register: int
     low: str
     high: str
+    k: int
     first: int
     last: int
 
@@ -116,10 +118,10 @@ def _values(rows: int, vectors: int, deep: int, nw: int, early: int) -> list[_Va
         for h in range(2):
             at = [p for p, (i, _, k) in enumerate(uses) if i // 2 == j // 2 and k // 2 == h]
             high = str(j + 1) if j + 1 < rows else ""
-            out.append(_Value(deep * (j // 2) + h % deep, str(j), high, at[0], at[-1]))
+            out.append(_Value(deep * (j // 2) + h % deep, str(j), high, 2 * h, at[0], at[-1]))
     for s in range(UNROLL * vectors):
         at = [p for p, (_, v, k) in enumerate(uses) if k * vectors + v == s]
-        out.append(_Value(nx + s % nw, "w", "w", at[0], at[-1]))
+        out.append(_Value(nx + s % nw, "w", "w", 0, at[0], at[-1]))
     return sorted(out, key=lambda v: v.first - early * (v.low == "w"))
 
 
@@ -164,7 +166,8 @@ def _write(rows: int, vectors: int, plan: _Plan) -> Order:
     # What a pass begins late has its high half moved early in the next one.
     late = [e + plan.lag >= count for e in range(count)]
     ahead = [e >= first for e in range(count)]
-    begin = _one_pass(sums, plan, ahead, [a and not b for a, b in zip(ahead, late, strict=True)])
+    early = [a and not b for a, b in zip(ahead, late, strict=True)]
+    begin = _one_pass(sums, plan, ahead, early, -UNROLL)  # loads for the first pass, not the next
     body = _one_pass(fmla, plan, [True] * count, [True] * count)
     low = [not a for a in ahead]
     last = _one_pass(fmla, plan, low, [a or b for a, b in zip(low, late, strict=True)])
@@ -208,9 +211,10 @@ def _fmla(m: tuple[int, int, int], vectors: int, values: list[_Value]) -> Step:
 
 
 def _one_pass(
-    work: list[Step], plan: _Plan, low: list[bool], high: list[bool]
+    work: list[Step], plan: _Plan, low: list[bool], high: list[bool], k0: int = 0
 ) -> Iterator[Step]:
-    """`work` with loads between it: those with low[e] start, those with high[e] are finished."""
+    """`work` with loads between it: those with low[e] start, those with high[e] are finished. Loads
+    for the next pass are `UNROLL` + `k0` further on."""
     count, temporaries = len(plan.values), _temporaries(plan)
     at = [_position(e, len(work), count) for e in range(count)]
     for p, step in enumerate(work):
@@ -218,11 +222,14 @@ def _one_pass(
         for e in (e for e in range(count) if at[e] == p):
             yield from beside
             value = plan.values[(e + plan.ahead) % count]
+            k = value.k + ((UNROLL + k0) if e + plan.ahead >= count else 0)
             beside = []
             if low[e]:
-                yield {"op": "low", "register": value.register, "of": value.low}
+                yield {"op": "low", "register": value.register, "of": value.low, "k": k}
                 if value.high:
-                    beside = [{"op": "next", "temporary": e % temporaries, "of": value.high}]
+                    beside = [
+                        {"op": "next", "temporary": e % temporaries, "of": value.high, "k": k}
+                    ]
             done = (e - plan.lag) % count
             value = plan.values[(done + plan.ahead) % count]
             if value.high and high[done]:

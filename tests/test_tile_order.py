@@ -22,10 +22,13 @@ class Machine:
         self.registers: dict[int, list] = {}
         self.temporaries: dict[int, list] = {}
         self.sums = {(0, v): [] for v in range(vectors)}
+        self.k = 0  # of the pass
 
     def take(self, step: Step) -> list:
         """The next 8 bytes of a stream."""
         stream = self.streams[step["of"]]
+        if step["of"] != "w":
+            assert stream[0][2] == self.k + step["k"]
         out = stream[:2]
         del stream[:2]
         return out
@@ -49,8 +52,10 @@ class Machine:
 @pytest.mark.parametrize(("rows", "vectors"), TILES)
 def test_products(rows, vectors):
     order, machine = tile_order(rows, vectors), Machine(rows, vectors)
-    for steps in (order.begin, *[order.body] * (PASSES - 1), order.last):
+    machine.run(order.begin)
+    for steps in (*[order.body] * (PASSES - 1), order.last):
         machine.run(steps)
+        machine.k += UNROLL
     assert not any(machine.streams.values()), "not all was read"
     for row, v in itertools.product(range(rows), range(vectors)):
         expected = [
