@@ -1,6 +1,7 @@
 """Pricing: which candidates are run, what is kept, and what a failure costs the others."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -222,15 +223,77 @@ def test_a_candidate_that_does_not_compile_does_not_take_the_others_down(kws, mo
 
 
 @needs_cc
-def test_a_failed_candidate_is_remembered(dense, store, monkeypatch):
-    runner = Faulty(EVERYTHING, Outcome(error="the program did not end within 300 s"))
-    args = ([dense], LOCAL, runner, store, {"dense_f32_c"})
+def test_a_candidate_that_does_not_compile_is_remembered(dense, store, monkeypatch):
+    monkeypatch.setattr(run, "compile_program", lambda *a: "x.c:1: error: no such thing")
+    args = ([dense], LOCAL, LocalRunner(), store, {"dense_f32_c"})
     prices = price_signatures(*args, settings=ONE)
     (measured,) = prices[dense].values()
-    assert measured.error == "the program did not end within 300 s"
+    assert measured.error == "it does not compile: x.c:1: error: no such thing"
     assert measured.cost == float("inf")
     monkeypatch.setattr(price, "measure", None)
     assert price_signatures(*args, settings=ONE) == prices
+
+
+@needs_cc
+@needs_cross
+@pytest.mark.parametrize(
+    ("runner", "outcome", "kept"),
+    [
+        ("virtual", Outcome(error="signal 4: no such instruction", signal=4), True),
+        ("virtual", Outcome(error="signal 11", signal=11), True),
+        ("virtual", Outcome(error="signal 9: killed from outside", signal=9), False),
+        ("virtual", Outcome(error="exit code 1: qemu has no memory"), False),
+        ("virtual", Outcome(error="the program did not end within 300 s"), False),
+        ("ssh", Outcome(error="pi: the program did not end within 300 s"), False),
+        ("ssh", Outcome(error="signal 11", signal=11), False),
+        ("local", Outcome(error="signal 11", signal=11), False),
+    ],
+    ids=lambda v: v.error if isinstance(v, Outcome) else None,
+)  # fmt: skip
+def test_only_what_will_happen_again_is_kept(dense, store, monkeypatch, runner, outcome, kept):
+    """A crash under the emulator will; on a real board it may be the board's doing."""
+    monkeypatch.setattr(price, "_check_tools", lambda board, runner: None)
+    faulty = Faulty(EVERYTHING, outcome)
+    faulty.name = runner
+    board = A57 if runner == "virtual" else LOCAL
+    prices = price_signatures([dense], board, faulty, store, {"dense_f32_c"}, settings=ONE)
+    (measured,) = prices[dense].values()
+    assert (measured.error, measured.cost) == (outcome.error, float("inf"))
+    assert [m.error for _, m in store.rows()] == [outcome.error] * kept
+
+
+class Judging(LocalRunner):
+    """A board that tells its conditions, and calls every list of runs noisy for which there is a
+    reason in `said`."""
+
+    name = "ssh"
+    conditions = {"before": {"temperature_c": 40.0}, "after": {"temperature_c": 41.5}}
+
+    def __init__(self, *said: str):
+        self.said = said
+
+    def run(self, job: Job, board) -> Outcome:
+        outcome = super().run(job, board)
+        runs = [[7.0] * 8 for _ in outcome.report["runs_ns"]]
+        more = {"runs_ns": runs, "noisy": list(self.said), "conditions": self.conditions}
+        return dataclasses.replace(outcome, report={**outcome.report, **more})
+
+
+@needs_cc
+def test_a_noisy_candidate_is_no_figure_and_is_measured_again(kws, store):
+    nodes, portable = [first(kws, "Dense"), first(kws, "SoftmaxAxis")], {
+        "dense_f32_c", "softmax_f32_c"}  # fmt: skip
+    args = (store, portable, None, ONE)
+    found = price_layers(kws, nodes, LOCAL, Judging("", "it drifts by +9 %"), *args)
+    steady, noisy = (m for costs in found.values() for m in costs.values())
+    assert (steady.error, steady.ns, steady.ns_min) == ("", 7.0, 7.0)
+    assert (noisy.error, noisy.ns, noisy.cost) == ("noisy: it drifts by +9 %", None, float("inf"))
+    ((key, kept),) = store.rows()
+    assert key.kernel == "dense_f32_c"
+    assert json.loads(kept.conditions) == Judging.conditions
+    again = price_layers(kws, nodes, LOCAL, Judging(""), *args)  # one program with one trial
+    assert [m.ns for costs in again.values() for m in costs.values()] == [7.0, 7.0]
+    assert len(list(store.rows())) == 2
 
 
 @needs_cc

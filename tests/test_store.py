@@ -14,16 +14,21 @@ from pathlib import Path
 
 import pytest
 
+from codegen.cli import main
 from codegen.errors import CodegenError
 from codegen.signature import Signature
 from codegen.store import Context, Key, Measurement, Store, read_lines, store_path, write_lines
-from codegen.store.records import total
+from codegen.store.records import conditions_text, total
 from codegen.store.schema import APPLICATION, MIGRATIONS
 
 CONTEXT = Context("jetson-nano-cpu", "b" * 16, "virtual", "v1", "gcc 12 -O2")
-LAYER = Signature('{"op":"Relu","tensors":[]}')
+LAYER = Signature('{"activation":null,"inputs":[],"op":"Relu","residual":-1,"tensors":[]}')
 KEY = Key(LAYER, "unary_f32_neon", "nhwc", "c" * 16, "cold", CONTEXT)
 MEASURED = Measurement(100, 70.0, 69.0, 60, 10, 20, 10, 0, 64, 0, "", "2026-01-02T00:00:00+00:00")
+
+STATE = {"governor": "performance", "cur_freq_hz": 1430000000, "temperature_c": 41.5,
+         "throttled": []}  # fmt: skip
+CONDITIONS = conditions_text({"before": {**STATE, "temperature_c": 38.0}, "after": STATE})
 
 
 @pytest.fixture
@@ -46,6 +51,14 @@ def test_get_what_was_put(store):
     assert store.get([KEY, other, absent]) == {KEY: MEASURED, other: failed}
     store.put([(KEY, dated(1, 5))])  # what was measured last counts
     assert store.get([KEY])[KEY].cycles == 5
+
+
+def test_what_may_pass_is_not_kept(store):
+    store.put([(KEY, MEASURED)])
+    noisy = Measurement(error="noisy: it drifts", date=dated(9).date, passing=True)
+    store.put([(KEY, noisy), (dataclasses.replace(KEY, kernel="other"), noisy)])
+    assert store.add([(KEY, noisy)]) == 0
+    assert dict(store.rows()) == {KEY: MEASURED}
 
 
 @pytest.mark.parametrize(
@@ -144,8 +157,45 @@ def test_a_failed_migration_changes_nothing(store):
 
 def test_a_newer_file_is_refused(store):
     Store(store.path, NEXT)
-    with pytest.raises(CodegenError, match="schema 2, made by a newer codegen.*update codegen"):
+    said = f"schema {len(NEXT)}, made by a newer codegen.*update codegen"
+    with pytest.raises(CodegenError, match=said):
         store.get([KEY])
+
+
+def version_1(path: Path, rows: dict[str, str]) -> None:
+    """A file as the first release made it: kernels with their errors."""
+    with closing(sqlite3.connect(path)) as db, db:
+        for statement in MIGRATIONS[0]:
+            db.execute(statement)
+        db.execute("INSERT INTO layer VALUES (?, ?)", (LAYER.key, LAYER.text))
+        db.execute("INSERT INTO context VALUES (?, ?, ?, ?, ?, ?)",
+                   (CONTEXT.key, *dataclasses.astuple(CONTEXT)))  # fmt: skip
+        for kernel, error in rows.items():
+            figures = (None,) * 7 if error else dataclasses.astuple(MEASURED)[:7]
+            values = (LAYER.key, kernel, KEY.layout, KEY.code, KEY.weights, CONTEXT.key, *figures,
+                      0, 64, 0, error, MEASURED.date)  # fmt: skip
+            db.execute(f"INSERT INTO measurement VALUES ({', '.join('?' * 18)})", values)
+        db.execute(f"PRAGMA application_id = {APPLICATION}")
+        db.execute("PRAGMA user_version = 1")
+
+
+def test_a_file_of_version_1(tmp_path):
+    """Its figures and failures stay, its time-outs were never findings."""
+    path = tmp_path / "old.sqlite"
+    version_1(path, {
+        KEY.kernel: "", "broken": "it does not compile: x",
+        "late": "the program did not end within 300 s",
+        "far": "pi4: the program did not end within 1.5 s",
+    })  # fmt: skip
+    found = {k.kernel: m for k, m in Store(path).rows()}
+    assert set(found) == {KEY.kernel, "broken"}
+    assert found[KEY.kernel] == MEASURED
+    assert found["broken"].error == "it does not compile: x"
+    hot = dataclasses.replace(MEASURED, conditions=CONDITIONS)
+    Store(path).put([(KEY, hot)])
+    assert Store(path).get([KEY]) == {KEY: hot}
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
 
 
 def _text(path: Path) -> None:
@@ -262,6 +312,30 @@ def test_lines_come_back_and_are_stable(store, tmp_path):
     assert other.add(read_lines(text.splitlines(), "x")) == 0
 
 
+def codegen(*args: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in args])
+    return ended.value.code
+
+
+def test_conditions_travel(store, tmp_path, capsys):
+    """Into the file, the list, the lines and another file."""
+    hot = dataclasses.replace(MEASURED, conditions=CONDITIONS)
+    other = dataclasses.replace(KEY, kernel="other")
+    store.put([(KEY, hot), (other, MEASURED)])
+    assert store.get([KEY]) == {KEY: hot}
+    assert codegen("store", "ls", "--store", store.path) == 0
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if KEY.kernel in x)
+    assert line.rstrip().endswith("performance, 1.43 GHz, 42 °C")
+    assert codegen("store", "ls", "--kernel", KEY.kernel, "--store", store.path, "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["measurement"]["conditions"]["after"] == STATE
+    lines = tmp_path / "x.jsonl"
+    assert codegen("store", "export", "--store", store.path, "--out", lines) == 0
+    assert codegen("store", "import", lines, "--store", tmp_path / "other.sqlite") == 0
+    assert list(Store(tmp_path / "other.sqlite").rows()) == list(store.rows())
+
+
 def test_the_newer_measurement_stays(store):
     store.put([(KEY, dated(5, 500))])
     assert store.add([(KEY, dated(4, 400))]) == 0
@@ -288,6 +362,8 @@ def _line(**change) -> str:
         _line(context={"board": "x"}),
         _line(measurement={"cycles": "many"}),
         _line(measurement={"speed": 1}),
+        _line(measurement={"cycles": 1, "passing": True}),
+        _line(measurement={"cycles": 1, "conditions": "hot"}),
     ],
 )
 def test_a_wrong_line_imports_nothing(store, line):

@@ -23,7 +23,8 @@ _WAIT_S = 60.0  # for other writers
 _KEY = ("layer", "kernel", "layout", "code", "weights", "context")
 _CONTEXT = tuple(f.name for f in fields(Context))
 _COLUMNS = ", ".join((*_KEY, *MEASURED))
-_PUT = f"INSERT OR REPLACE INTO measurement ({_COLUMNS}) VALUES ({', '.join('?' * 18)})"
+_WIDTH = len(_KEY) + len(MEASURED)
+_PUT = f"INSERT OR REPLACE INTO measurement ({_COLUMNS}) VALUES ({', '.join('?' * _WIDTH)})"
 _READ = (
     f"SELECT l.text, {', '.join(f'm.{c}' for c in (*_KEY[1:5], *MEASURED))}, "
     f"{', '.join(f'c.{n}' for n in _CONTEXT)} FROM measurement m "
@@ -60,7 +61,8 @@ class Store:
         return found
 
     def put(self, rows: Iterable[tuple[Key, Measurement]]) -> None:
-        """Write measurements, replacing those with the same key; all of them or none."""
+        """Write measurements, replacing those with the same key; all of them or none. Those that
+        are `passing` are not kept."""
         self._write(rows, newer_only=False)
 
     def add(self, rows: Iterable[tuple[Key, Measurement]]) -> int:
@@ -89,6 +91,8 @@ class Store:
         written = 0
         with self._open() as db, _transaction(db):
             for key, measured in rows:
+                if measured.passing:
+                    continue
                 old = newer_only and db.execute(
                     "SELECT m.date FROM measurement m" + _WHERE, key.columns
                 ).fetchone()

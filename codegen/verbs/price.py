@@ -28,7 +28,7 @@ from codegen.pricing import (
 from codegen.run import Runner, pick_runner
 from codegen.signature import Signature
 from codegen.store import Measurement, Store, store_path
-from codegen.store.records import PARTS
+from codegen.store.records import PARTS, conditions_of
 from codegen.verbs.options import (
     ACCEPT_HOST_KEY,
     BOARD,
@@ -188,6 +188,7 @@ def _layer(
                 "ms": None if m.ns is None else round(m.ns / 1e6, 6),
                 "peak_percent": _peak(work, m, board),
                 **{f: getattr(m, f) for f in _FIGURES},
+                "conditions": conditions_of(m) or None,
                 "default": (signature, c) in taken,
             }
             for c, m in ranked

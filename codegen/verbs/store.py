@@ -11,7 +11,7 @@ from codegen.errors import CodegenError
 from codegen.models.fetch import write_atomically
 from codegen.pricing.stale import reasons
 from codegen.store import Key, Measurement, Store, read_lines, store_path, write_lines
-from codegen.store.records import to_dict
+from codegen.store.records import conditions_of, to_dict
 from codegen.store.store import matches
 from codegen.verbs.options import JSON, STORE, print_rows
 
@@ -136,4 +136,17 @@ def _line(key: Key, measured: Measurement) -> dict[str, str]:
         "board": key.context.board,
         "runner": key.context.runner,
         "date": m.date,
+        "conditions": _state(m),
     }
+
+
+def _state(measured: Measurement) -> str:
+    """The board's clock and heat after the run."""
+    after = conditions_of(measured).get("after", {})
+    clock, heat = after.get("cur_freq_hz"), after.get("temperature_c")
+    words = (
+        after.get("governor"),
+        None if clock is None else f"{clock / 1e9:.2f} GHz",
+        None if heat is None else f"{heat:.0f} °C",
+    )
+    return ", ".join(w for w in words if w)

@@ -58,7 +58,8 @@ class SshRunner:
     def run(self, job: Job, board: Board) -> Outcome:
         """The report of a program that gives `runs_ns` gets `conditions` {"before", "after"}, and
         comes only from an attempt that neither throttled nor was noisy. Of a program with several
-        lists of runs the steady ones are good, and `noisy` has for each its reason or nothing.
+        lists of runs the steady ones are good, whichever attempt they are of, and `noisy` has for
+        each its reason or nothing; `conditions` spans these attempts.
         `lost` is set where the board and not the program failed, so also for a rejected figure."""
         problem = _unsuitable(job)
         if problem:
@@ -91,7 +92,7 @@ class _Attempt:
     def repeat(self) -> Outcome:
         """Until a figure is steady and was taken on a board that did not throttle; a board that
         throttles rests in between. Of several trials each is kept from where it was steady."""
-        best, reason, throttled = None, "", ""
+        best, first, reason, throttled = None, None, "", ""
         with open_files(self.client, self.limits.connect_s) as files:
             self._push(files)
             for _ in range(self.limits.attempts):
@@ -102,6 +103,7 @@ class _Attempt:
                     return outcome
                 if not throttled:
                     best, taken = runs.better(best), outcome
+                    first = first or outcome
                     if not any(best.noisy):
                         break
                 reason = throttled or next(filter(None, best.noisy))
@@ -109,7 +111,9 @@ class _Attempt:
             error = f"rejected after {self.limits.attempts} attempts: {reason}"
             return Outcome(error=error, seconds=outcome.seconds, lost=True)
         noisy = {"noisy": list(best.noisy)} if best.nested else {}
-        return replace(taken, report={**taken.report, "runs_ns": best.plain(), **noisy})
+        conditions = {**taken.report["conditions"], "before": first.report["conditions"]["before"]}
+        told = {"runs_ns": best.plain(), "conditions": conditions, **noisy}
+        return replace(taken, report={**taken.report, **told})
 
     def _push(self, files: Files) -> None:
         folder = self.lease.folder
