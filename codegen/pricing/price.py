@@ -34,7 +34,8 @@ class PricingError(Exception):
 class Settings:
     """`warm`: weights lie in L2 as those of a small network do, not in memory. `again`: measure
     also what the store knows. `jobs`: programs at once (0: as many as there are cores on the
-    virtual board, one on a real one). `ms`: time for the runs of one candidate on a real board."""
+    virtual board, as there are boards else). `ms`: time for the runs of one candidate on a real
+    board."""
 
     warm: bool = False
     again: bool = False
@@ -126,7 +127,8 @@ def _jobs(settings: Settings, runner: Runner) -> int:
         raise CodegenError(
             "--jobs", f"{settings.jobs}", "0 (as many as there are cores) or more", "correct it"
         )
-    return settings.jobs or ((os.cpu_count() or 1) if runner.name == "virtual" else 1)
+    boards = (os.cpu_count() or 1) if runner.name == "virtual" else getattr(runner, "boards", 1)
+    return settings.jobs or max(1, boards)
 
 
 def _measure_all(

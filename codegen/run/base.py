@@ -41,7 +41,9 @@ class Outcome:
 
 
 class Runner(Protocol):
-    """Every way of executing a binary for a board."""
+    """Every way of executing a binary for a board. `name` is part of the key of what it measures.
+    One that stands for several boards may be called by several threads at once and has their number
+    in an attribute `boards`."""
 
     name: str
 

@@ -22,6 +22,7 @@ from codegen.run.ssh.lease import Lease
 from codegen.run.ssh.problems import BoardProblem, RunProblem
 from codegen.run.ssh.shell import posix, run
 from codegen.run.ssh.transfer import Files, open_files
+from codegen.run.statistics import DRIFT, WIDTH
 
 # In the folder's data/: two processes' numbers for the keeper, the program, and its exit code as a
 # number even where a signal ended it, which SSH would tell by name.
@@ -37,13 +38,17 @@ _MOST_OUTPUT = 4 << 20
 class Limits:
     """Seconds and numbers. `connect_s` bounds each step of connecting, `lease_s` the wait for
     another's job, `silence_s` how long a dead board is waited for. A measurement is made at most
-    `attempts` times; a board that throttled rests for `settle_s` in between."""
+    `attempts` times; a board that throttled rests for `settle_s` in between. It is noisy where the
+    interval of the median is wider than `width`, or first and last third of the runs are further
+    apart than `drift`, both as parts of the median."""
 
     connect_s: float = 15.0
     lease_s: float = 1800.0
     silence_s: float = 40.0
     attempts: int = 3
     settle_s: float = 10.0
+    width: float = WIDTH
+    drift: float = DRIFT
 
 
 class SshRunner:
@@ -130,7 +135,7 @@ class _Attempt:
             raise BoardProblem(f"the host {wrong} ({self.board.name})")
         outcome = self._run(files, cpu)
         try:
-            runs = Runs() if outcome.error else read_runs(outcome.report)
+            runs = Runs() if outcome.error else self._read(outcome)
         except ValueError as e:
             return Outcome(error=str(e), seconds=outcome.seconds), Runs(), ""
         if not runs.trials:
@@ -141,6 +146,9 @@ class _Attempt:
         conditions = {"before": before.of_cpu(cpu), "after": after.of_cpu(cpu)}
         report = {**outcome.report, "conditions": conditions}
         return replace(outcome, report=report), runs, why_throttled(before, after, cpu)
+
+    def _read(self, outcome: Outcome) -> Runs:
+        return read_runs(outcome.report, self.limits.width, self.limits.drift)
 
     def _conditions(self) -> Conditions:
         done = run(self.client, posix(READ), self.limits.connect_s, limit=_MOST_OUTPUT)
