@@ -235,6 +235,23 @@ def test_a_candidate_that_does_not_compile_is_remembered(dense, store, monkeypat
 
 
 @needs_cc
+@pytest.mark.parametrize(
+    "said",
+    [
+        "gcc: fatal error: Killed signal terminated program cc1",
+        "x.c:7:1: fatal error: error writing to /tmp/x.s: No space left on device",
+        "gcc did not finish in 600 s",
+    ],
+)
+def test_a_compiler_that_fails_says_nothing_of_the_candidate(dense, store, monkeypatch, said):
+    monkeypatch.setattr(run, "compile_program", lambda *a: said)
+    args = ([dense], LOCAL, LocalRunner(), store, {"dense_f32_c"})
+    (measured,) = price_signatures(*args, settings=ONE)[dense].values()
+    assert measured.error == f"it does not compile: {said}"
+    assert list(store.rows()) == []
+
+
+@needs_cc
 @needs_cross
 @pytest.mark.parametrize(
     ("runner", "outcome", "kept"),

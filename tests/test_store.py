@@ -97,6 +97,32 @@ def test_a_write_that_fails_writes_nothing(store):
     assert list(store.rows()) == []
 
 
+def test_the_first_write_makes_the_file(tmp_path, capsys):
+    path = tmp_path / "new" / "store.sqlite"
+    store = Store(path)
+    assert (store.get([KEY]), list(store.rows()), store.add([])) == ({}, [], 0)
+    store.delete([KEY])
+    assert codegen("store", "ls", "--store", path) == 0
+    assert capsys.readouterr().out == f"0 measurements in {path}\n"
+    assert not path.parent.exists()
+    store.put([(KEY, MEASURED)])
+    assert store.get([KEY]) == {KEY: MEASURED}
+
+
+def test_a_place_where_no_file_can_be_made(tmp_path):
+    (tmp_path / "notes").write_text("")
+    with pytest.raises(CodegenError, match="cannot be made in .*/notes; "):
+        Store(tmp_path / "notes" / "new" / "store.sqlite")
+
+
+def test_failures_are_shown_as_such(store, capsys):
+    error = "the program ended with signal 4: qemu: uncaught target signal\nmore"
+    store.put([(KEY, Measurement(error=error, date=MEASURED.date))])
+    assert codegen("store", "ls", "--store", store.path) == 0
+    said = capsys.readouterr().out
+    assert " failed: the program ended with signal 4: qemu: uncaught target signal " in said
+
+
 def test_delete_leaves_no_orphans(store):
     other = dataclasses.replace(KEY, layer=Signature('{"op":"Exp"}'))
     store.put([(KEY, MEASURED), (other, MEASURED)])
@@ -156,6 +182,7 @@ def test_a_failed_migration_changes_nothing(store):
 
 
 def test_a_newer_file_is_refused(store):
+    store.put([(KEY, MEASURED)])
     Store(store.path, NEXT)
     said = f"schema {len(NEXT)}, made by a newer codegen.*update codegen"
     with pytest.raises(CodegenError, match=said):

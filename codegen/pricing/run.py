@@ -1,5 +1,6 @@
 """Trials -> measurements: compile one program, run it once, read what it says."""
 
+import re
 import signal
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,8 @@ from codegen.toolchain import Toolchain
 # gcc folds functions that come out the same.
 _APART = ("-falign-functions=64",)
 _GCC_APART = ("-fno-ipa-icf",)
+# What a compiler finds in the source; not that it was killed, or its disk is full.
+_DIAGNOSED = re.compile(r":\d+: error: ")
 # What a program does to itself: under an emulator it will do so again.
 _FAULTS = (
     signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV,
@@ -72,7 +75,8 @@ def _try(trials: Sequence[Trial], bed: Bed, folder: Path) -> list[Measurement] |
     apart = _APART if is_clang(bed.toolchain) else _APART + _GCC_APART
     program = compile_program(bench.sources, folder, bed.toolchain, apart)
     if isinstance(program, str):
-        return Measurement(error=f"it does not compile: {_first_error(program)}")
+        error = f"it does not compile: {_first_error(program)}"
+        return Measurement(error=error, passing=not _DIAGNOSED.search(program))
     outcome = bed.runner.run(_job(program, bed), bed.board)
     if outcome.lost:
         raise BoardLost(outcome.error)

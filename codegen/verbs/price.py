@@ -23,6 +23,7 @@ from codegen.pricing import (
     macs,
     plan_parts,
     price_signatures,
+    ready,
     warm_weights,
 )
 from codegen.signature import Signature
@@ -112,7 +113,8 @@ def price(
             measuring_runner(target, runner, hosts, accept_host_key) as chosen,
             _progress(quiet or as_json) as progress,
         ):
-            store = Store(store_path(store_file))
+            ready(target, chosen, settings)
+            store = Store(store_path(store_file))  # not before all else is known to be right
             prices = price_signatures(
                 list(names), target, chosen, store, None, progress, settings
             )

@@ -124,20 +124,24 @@ def _rows(
 
 
 def _line(key: Key, measured: Measurement) -> dict[str, str]:
-    m = measured
-    cost = "failed" if m.error else f"{m.cycles:,}" if m.cycles is not None else f"{m.ns:,.0f} ns"
     return {
         "layer": key.layer.key,
         "what": str(key.layer),
         "kernel": key.kernel,
         "layout": key.layout,
         "weights": key.weights,
-        "cost": cost,
+        "cost": _cost(measured),
         "board": key.context.board,
         "runner": key.context.runner,
-        "date": m.date,
-        "conditions": _state(m),
+        "date": measured.date,
+        "conditions": _state(measured),
     }
+
+
+def _cost(measured: Measurement) -> str:
+    if measured.error:
+        return f"failed: {measured.error.splitlines()[0][:80]}"
+    return f"{measured.cycles:,}" if measured.cycles is not None else f"{measured.ns:,.0f} ns"
 
 
 def _state(measured: Measurement) -> str:
