@@ -9,6 +9,7 @@ from codegen.board import load_board
 from codegen.cli import main
 from codegen.pipeline import load_graph
 from codegen.pricing import Settings, price_signatures, run
+from codegen.resources import boards_dir
 from codegen.run import pick_runner
 from codegen.run.virtual import missing
 from codegen.signature import signature_of
@@ -42,14 +43,17 @@ def contents(path: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in path.parent.glob("*")}
 
 
-MODEL, BOARD, TOOL = "model", "board", "tool"
-# What is wrong -> options of `codegen price`, and what it says. A dict is a change of the board's
-# file, TOOL a tool that is not there, MODEL and BOARD take the place of the right ones.
+MODEL, BOARD, TOOL, FILE = "model", "board", "tool", "file"
+# What is wrong -> options of `codegen price`, and what it says. TOOL is one that is not there, FILE
+# replaces words in the board's file, MODEL and BOARD take the place of the right ones.
 BAD = {
     "no model": ({MODEL: "none.onnx"}, "none.onnx"),
     "no ONNX": ({MODEL: __file__}, "test_bad_input.py"),
     "layer": (("--layer", "dence"), "no layer is called 'dence'"),
     "board": ({BOARD: "jetson"}, "there is no such board"),
+    "core": ({FILE: ('core = "cortex-a57"', 'core = "cortex-x9"')}, "core = 'cortex-x9'"),
+    "qemu's core": ({FILE: ('qemu_cpu = "cortex-a57"', 'qemu_cpu = "cortex-x9"')}, "qemu_cpu = "),
+    "compiler's core": ({FILE: ("-mcpu=cortex-a57", "-mcpu=cortex-x9")}, "'-mcpu=cortex-x9'"),
     "shape": (("--shape", "x"), "--shape"),
     "runner": (("--runner", "simulator"), "--runner: 'simulator'"),
     "runner without figures": (("--runner", "qemu"), "'qemu' measures nothing"),
@@ -75,7 +79,12 @@ def test_bad_input_leaves_the_store_untouched(what, store, capsys, monkeypatch, 
                             if tool == "llvm-mca" else "/bin/true")  # fmt: skip
     if given.get(TOOL) == "gcc":
         monkeypatch.setenv(ENV_CC, "nowhere-gcc")
-    args = ("price", given.get(MODEL, KWS), "--board", given.get(BOARD, A57.name))
+    board = given.get(BOARD, A57.name)
+    if FILE in given:
+        board = tmp_path / "mine.toml"
+        text = (boards_dir() / f"{A57.name}.toml").read_text()
+        board.write_text(text.replace(*given[FILE], 1))
+    args = ("price", given.get(MODEL, KWS), "--board", board)
     assert codegen(*args, "--store", store, *options) in (1, 2)
     told = capsys.readouterr()
     assert said in told.err
