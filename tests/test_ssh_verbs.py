@@ -4,10 +4,7 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from codegen.cli import main
 from codegen.errors import CodegenError
@@ -20,6 +17,7 @@ from codegen.signature import signature_of
 from codegen.store import Store
 from tests.ssh_board import A57, UNSTEADY, needs_sshd
 from tests.test_ssh import STEADY_CLOCK
+from tests.tiny import tiny_network
 
 pytestmark = needs_sshd
 MODELS = Path(__file__).resolve().parent.parent / "examples" / "models"
@@ -45,23 +43,9 @@ def unsteady(monkeypatch):
     monkeypatch.setattr(runner, "Limits", lambda: UNSTEADY)
 
 
-@pytest.fixture
-def tiny(tmp_path) -> Path:
-    """A network of two layers that take microseconds."""
-    weights = numpy_helper.from_array(np.ones((16, 8), np.float32), "w")
-    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, size])
-             for n, size in (("x", 16), ("y", 8))]  # fmt: skip
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["m"]),
-             helper.make_node("Softmax", ["m"], ["y"])]  # fmt: skip
-    graph = helper.make_graph(nodes, "tiny", ports[:1], ports[1:], [weights])
-    opset = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "tiny.onnx")
-    return tmp_path / "tiny.onnx"
-
-
 @pytest.mark.usefixtures("unsteady")
-def test_bench(board, tiny, capsys):
-    assert codegen("bench", tiny, *BOARD, "--json") == 0
+def test_bench(board, tmp_path, capsys):
+    assert codegen("bench", tiny_network(tmp_path), *BOARD, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["runner"], found["basis"]) == ("ssh", "measured")
     assert found["runs"] >= 6

@@ -111,7 +111,7 @@ def price(
     try:
         with (
             measuring_runner(target, runner, hosts, accept_host_key) as chosen,
-            _progress(quiet or as_json) as progress,
+            _progress(quiet) as progress,
         ):
             ready(target, chosen, settings)
             store = Store(store_path(store_file))  # not before all else is known to be right
