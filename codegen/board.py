@@ -1,19 +1,20 @@
 """What is known about a board, from one flat TOML file with strict keys. Hardware is data here."""
 
 import difflib
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from codegen.cores import HOST, PARTS
 from codegen.cycle_model import CycleModel, read_cycle_model
 from codegen.errors import CodegenError
 from codegen.resources import boards_dir
 
 ISAS = ("neon", "fp16", "dotprod")
 RUNNERS = ("local", "qemu", "virtual", "ssh")
+CORES = (HOST, *sorted(PARTS))
 TRIPLES = ("aarch64-linux-gnu", "native")
 
 # Inclusive ranges; 0 means "not known" or "not limited".
@@ -151,10 +152,10 @@ def _check_value(key: str, value: Any, where: str) -> None:
     if key == "triple" and value not in TRIPLES:
         raise CodegenError(where, f"triple = {value!r}{_near(value, TRIPLES)}",
                            f"triple is one of: {', '.join(TRIPLES)}", "correct the value")
-    if key == "core" and not re.fullmatch(r"[a-z][a-z0-9-]*", value):
-        raise CodegenError(where, f"core = {value!r}",
-                           "core is spelt as gcc's -mcpu does, e.g. cortex-a57",
-                           "correct the value")
+    if key == "core" and value not in CORES:
+        raise CodegenError(where, f"core = {value!r} is not known{_near(value, CORES)}",
+                           f"core is one of: {', '.join(CORES)}",
+                           "name one of them; codegen/cores.py is the list")
 
 
 def _check_together(table: Mapping[str, Any], where: str) -> None:
@@ -166,6 +167,10 @@ def _check_together(table: Mapping[str, Any], where: str) -> None:
             raise CodegenError(where, f"runner {runner!r} with triple = {table['triple']!r}",
                                f"this triple runs with: {', '.join(allowed)}",
                                "remove the runner or correct the triple")
+    if table["core"] == HOST and not native:
+        raise CodegenError(where, f"core = {HOST!r} with triple = {table['triple']!r}",
+                           f"{HOST!r} is the core of this machine, triple 'native'",
+                           "name the board's core")
     emulated = {"qemu", "virtual"} & set(table["runners"])
     if emulated and not table["qemu_cpu"]:
         raise CodegenError(where, f"qemu_cpu is empty, but runners has {sorted(emulated)[0]!r}",

@@ -63,9 +63,9 @@ def check_board(board: Board, runner_of: Callable[[Board], str | None]) -> Board
     """
     try:
         toolchain = find_toolchain(board)
+        name = runner_of(board)
     except CodegenError as e:
         return BoardCheck(board.name, False, "none", "", f"{e.what}; {e.todo}")
-    name = runner_of(board)
     emulator = (str(find_qemu()), "-cpu", board.qemu_cpu) if name in ("qemu", "virtual") else ()
     runs_here = bool(name) and name != "ssh"
     problem = try_toolchain(toolchain, emulator if runs_here else None)

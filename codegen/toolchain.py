@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Literal
 
 from codegen.board import Board
+from codegen.cpus import check_compiler
 from codegen.errors import CodegenError
 
 ENV_CC = "CODEGEN_CC_AARCH64"
@@ -42,8 +43,15 @@ def find_toolchain(board: Board) -> Toolchain:
     aarch64-linux-gnu-gcc with its C library, this machine's own compiler where it is an AArch64
     Linux, the Python package ziglang.
 
-    CodegenError, which names what to install, where there is none.
+    CodegenError, which names what to install, where there is none, and where it does not know the
+    board's core.
     """
+    found = _choose(board)
+    check_compiler(found.cc, found.flags, board)
+    return found
+
+
+def _choose(board: Board) -> Toolchain:
     if board.triple == "native":
         return _native(board)
     override = os.environ.get(ENV_CC, "").strip()

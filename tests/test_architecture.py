@@ -11,12 +11,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # its folder's.
 # fmt: off
 ORDER = [
-    "errors", "types", "graph", "resources", "names", "c_text", "cycle_model", "board",
+    "errors", "types", "graph", "resources", "names", "c_text", "cores", "cycle_model", "board",
     "ops.base", "ops.conv", "ops", "builder", "interpret", "onnx_file", "onnx_import", "passes",
     "models", "groups", "kernels", "layout", "layer", "signature", "recorded", "winograd",
     "strassen", "weights", "tile_order", "inorder_blocks", "derive", "plan", "cost", "heuristic",
     "schedule",
-    "regions", "order", "memory", "emit", "toolchain", "stack", "build", "footprint", "run",
+    "regions", "order", "memory", "emit", "cpus", "toolchain", "stack", "build", "footprint", "run",
     "fleet", "compare", "reference", "verify", "pipeline", "attribution", "memory_map",
     "report", "store", "pricing", "program", "measured", "svg_text", "roofline", "profile_text",
     "health", "peers", "validate", "verbs", "cli",

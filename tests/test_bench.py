@@ -218,7 +218,7 @@ def test_real_board(tmp_path, capsys, monkeypatch):
 
     asked = []
     monkeypatch.setattr(
-        "codegen.verbs.bench.pick_runner", lambda *a: asked.append(a) or Board()
+        "codegen.verbs.hosts.pick_runner", lambda *a: asked.append(a) or Board()
     )
     assert codegen("bench", folder, "--board", A57.name, "--host", "nano", "--json") == 0
     assert asked == [(A57, "", "nano", False)]

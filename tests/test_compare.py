@@ -68,6 +68,19 @@ def test_json_has_a_row_for_every_engine_and_ours_first(measured, capsys):
     assert measured[1] == [(n, "f32", "virtual") for n in ("codegen", "ncnn", "mnn")]
 
 
+def test_progress_on_a_terminal(measured, capsys, monkeypatch):
+    """On stderr, beside JSON too."""
+    assert compare("--with", "ncnn", "--json") == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what a terminal is to rich
+    assert compare("--with", "ncnn", "--json") == 0
+    out, shown = capsys.readouterr()
+    assert len(json.loads(out)["rows"]) == 2
+    assert "ncnn" in shown
+    assert compare("--with", "ncnn", "-q") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_table_shows_figures_and_reasons(measured, capsys):
     assert compare("--with", "ncnn,mnn", "-v") == 0
     out = capsys.readouterr().out

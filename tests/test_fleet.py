@@ -1,5 +1,6 @@
 """Many boards behind one queue, some of which die."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,14 +11,18 @@ from pathlib import Path
 import pytest
 
 from codegen.board import load_board
+from codegen.cli import main
 from codegen.errors import CodegenError
 from codegen.fleet import Fleet, fleet
 from codegen.run import Job
 from codegen.run.ssh import Limits
-from tests.ssh_board import A57, QUICK, Home, SshBoard, needs_sshd
+from codegen.store import Store
+from codegen.verbs.hosts import measuring_runner
+from tests.ssh_board import A57, QUICK, UNSTEADY, Home, SshBoard, needs_sshd
 
 distributed = pytest.importorskip("distributed")
 NAMES = ("one", "two", "three")
+KWS = Path(__file__).resolve().parent.parent / "examples" / "models" / "mlperf_kws_dscnn.onnx"
 WHERE = '#!/bin/sh\necho "{\\"board\\": \\"${TMPDIR%/tmp}\\"}"\n'
 
 
@@ -101,6 +106,72 @@ def test_a_board_that_dies_in_the_middle(known, tmp_path):
     assert set(homes(outcomes)) == {"two", "three"}
 
 
+def codegen(*args: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in args])
+    return ended.value.code
+
+
+def dies_when_it_works(board: SshBoard) -> threading.Thread:
+    """Its first program of ours never ends, and its server is killed then."""
+    runs, emulator = board.folder / "runs", board.folder / "slow"
+    emulator.write_text(f"#!/bin/sh\n: >{runs}\nsleep 100\n")
+    emulator.chmod(0o755)
+    board.quirks(f"export BOARD_QEMU={emulator}")
+
+    def kill():
+        while not runs.exists():
+            time.sleep(0.01)
+        board.die()
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    return killer
+
+
+@needs_sshd
+def test_pricing_survives_a_board_that_dies(known, tmp_path, capsys, monkeypatch):
+    """All candidates come back with figures, and all of them are in the store."""
+    monkeypatch.setattr(fleet, "Limits", lambda: UNSTEADY)
+    killer, store = dies_when_it_works(known["one"]), tmp_path / "store.sqlite"
+    hosts = [x for name in NAMES for x in ("--host", name)]
+    args = ("price", KWS, "--board", A57.name, "--layer", "dense", "--store", store, "--json")
+    assert codegen(*args, *hosts) == 0
+    killer.join(60)
+    assert not killer.is_alive()  # it did work, and was killed
+    found = json.loads(capsys.readouterr().out)
+    (layer,) = found["layers"]
+    assert found["runner"] == "ssh"
+    assert len(layer["candidates"]) > 3
+    assert [c["error"] for c in layer["candidates"]] == [""] * len(layer["candidates"])
+    assert all(c["ns"] > 0 and set(c["conditions"]) == {"before", "after"}
+               for c in layer["candidates"])  # fmt: skip
+    kept = list(Store(store).rows())
+    assert {k.kernel for k, _ in kept} == {c["kernel"] for c in layer["candidates"]}
+    assert {k.context.runner for k, _ in kept} == {"ssh"}  # as one of them alone would have it
+
+
+def test_boards_that_are_given_up_are_told(capsys):
+    with measuring_runner(A57, "", ("a", "b"), False) as made:
+        assert (made.name, made.boards) == ("ssh", 2)
+        made.lost["a"] = "it is off"
+        assert made.boards == 1
+    assert capsys.readouterr().err == "warning: a was given up: it is off\n"
+
+
+@pytest.mark.slow
+@needs_sshd
+def test_bench_on_a_fleet(known, capsys, monkeypatch):
+    """The first board is off."""
+    monkeypatch.setattr(fleet, "Limits", lambda: UNSTEADY)
+    known["one"].die()
+    args = ("bench", KWS.with_name("mnist8.onnx"), "--board", A57.name, "--json")
+    assert codegen(*args, "--host", "one", "--host", "two") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["runner"], found["noisy"] is None) == ("ssh", False)
+    assert found["ms"] > 0
+
+
 @needs_sshd
 def test_all_boards_die(known, job):
     for board in known.values():
@@ -175,7 +246,25 @@ def test_hosts_that_are_none(hosts):
         Fleet(hosts, A57)
 
 
-def test_without_the_extra(monkeypatch):
+def test_without_the_extra(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(fleet, "Client", None)
     with pytest.raises(CodegenError, match=r"pip install 'codegen\[fleet\]'"):
         Fleet(("a",), A57)
+    store = tmp_path / "s.sqlite"
+    args = (KWS, "--board", A57.name, "--host", "a", "--host", "b")
+    assert codegen("price", *args, "--store", store) == codegen("bench", *args) == 2
+    assert capsys.readouterr().err.count("pip install 'codegen[fleet]'") == 2
+    assert not store.exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--host", "a", "--host", "a"), "each board's host once"),
+        (("--host", "a", "--host", "b;c"), "--host: 'b;c'"),
+        (("--runner", "virtual", "--host", "a", "--host", "b"), "a host goes with runner ssh"),
+    ],
+)
+def test_hosts_that_are_no_fleet(capsys, args, said):
+    assert codegen("bench", KWS, "--board", A57.name, *args) == 2
+    assert said in capsys.readouterr().err

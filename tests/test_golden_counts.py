@@ -12,14 +12,18 @@ from pathlib import Path
 import pytest
 
 from codegen.board import load_board
+from codegen.cli import main
 from codegen.run.virtual import missing
 from tests.golden_counts import BOARDS, COUNTS, PROGRAM, measure, versions
+from tests.tiny import tiny_network
 
+CROSS = shutil.which("aarch64-linux-gnu-gcc")
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = json.loads(COUNTS.read_text())
 _WHY = missing(load_board(BOARDS[0]))
 needs_tools = pytest.mark.skipif(bool(_WHY), reason=_WHY)
 NOBODY = 65534
+MAIN_BOARDS = ("jetson-nano-cpu", "raspberry-pi-3b-plus", "raspberry-pi-4")
 
 # What another process runs: cycles of the program at argv[1] on the board argv[2].
 _ELSEWHERE = """
@@ -69,28 +73,31 @@ def open_folder():
     shutil.rmtree(folder)
 
 
-def elsewhere(folder: Path, board: str, *prefix: str) -> subprocess.CompletedProcess:
-    command = (*prefix, sys.executable, "-c", _ELSEWHERE)
-    environment = {
+def environment(folder: Path) -> dict[str, str]:
+    """Nothing of it is as here."""
+    return {
         "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "CODEGEN_CACHE": str(folder / "cache"),
         "TMPDIR": str(folder), "HOME": str(folder), "LANG": "tr_TR.UTF-8", "UNUSUAL": "x" * 5000,
     }  # fmt: skip
+
+
+def elsewhere(folder: Path, board: str, *prefix: str) -> subprocess.CompletedProcess:
+    command = (*prefix, sys.executable, "-c", _ELSEWHERE)
     program = str(folder / "program with another name")
-    return subprocess.run(
-        (*command, program, board), capture_output=True, text=True, cwd=folder, env=environment
-    )
+    return subprocess.run((*command, program, board), capture_output=True, text=True, cwd=folder,
+                          env=environment(folder))  # fmt: skip
 
 
 @needs_tools
-@pytest.mark.parametrize("board", ["jetson-nano-cpu", "raspberry-pi-3b-plus"])
+@pytest.mark.parametrize("board", MAIN_BOARDS)
 def test_another_user(open_folder, board):
     """As nobody, with another home, environment, cache and language."""
     if os.geteuid() != 0 or not shutil.which("setpriv"):
         pytest.skip("only root can become another user, with setpriv")
     prefix = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     probe = (*prefix, sys.executable, "-c", "import codegen.cli")
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    seen = subprocess.run(probe, capture_output=True, text=True, env=environment, cwd=open_folder)
+    bare = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    seen = subprocess.run(probe, capture_output=True, text=True, env=bare, cwd=open_folder)
     if seen.returncode:
         pytest.skip(f"user nobody cannot read this checkout: {seen.stderr.splitlines()[-1]}")
     done = elsewhere(open_folder, board, *prefix)
@@ -101,15 +108,39 @@ def test_another_user(open_folder, board):
     assert {p.stat().st_uid for p in made} == {NOBODY}  # it was that user
 
 
-@needs_tools
-@pytest.mark.parametrize("options", [("-R",), ("-R", "-L"), ("-R", "-X")], ids=" ".join)
-def test_another_layout_of_memory(open_folder, options):
-    """This machine's addresses fixed instead of random, its memory from below, all of it
-    executable."""
+def can_set_layout(*options: str) -> None:
+    """Skips where it cannot."""
     if not shutil.which("setarch"):
         pytest.skip("no setarch on this machine")
     if subprocess.run(("setarch", *options, "true"), capture_output=True).returncode:
         pytest.skip(f"setarch {' '.join(options)} is not allowed here")
-    done = elsewhere(open_folder, "jetson-nano-cpu", "setarch", *options)
+
+
+@needs_tools
+@pytest.mark.parametrize("board", MAIN_BOARDS)
+@pytest.mark.parametrize("options", [("-R",), ("-R", "-L"), ("-R", "-X")], ids=" ".join)
+def test_another_layout_of_memory(open_folder, board, options):
+    """This machine's addresses fixed instead of random, its memory from below, all of it
+    executable."""
+    can_set_layout(*options)
+    done = elsewhere(open_folder, board, "setarch", *options)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == measure("jetson-nano-cpu")
+    assert json.loads(done.stdout) == measure(board)
+
+
+@needs_tools
+@pytest.mark.skipif(not CROSS, reason="no aarch64-linux-gnu-gcc on this machine")
+@pytest.mark.parametrize("board", MAIN_BOARDS)
+def test_bench_of_a_network_elsewhere(open_folder, board, capsys):
+    """A whole `codegen bench`: with another layout, environment, cache and folder."""
+    can_set_layout("-R", "-L")
+    args = ("bench", str(tiny_network(open_folder)), "--board", board, "--json")
+    with pytest.raises(SystemExit) as ended:
+        main(list(args))
+    here = json.loads(capsys.readouterr().out)
+    command = ("setarch", "-R", "-L", sys.executable, "-m", "codegen.cli", *args)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=open_folder,
+                          env=environment(open_folder))  # fmt: skip
+    assert (ended.value.code, done.returncode) == (0, 0), done.stderr
+    assert json.loads(done.stdout) == here
+    assert here["cycles"] > 0

@@ -1,48 +1,37 @@
-"""Pricing: which candidates are run, what is kept, and what a failure costs the others."""
+"""Pricing: which candidates are run, what is kept, and for how long it holds."""
 
 import dataclasses
-import shutil
-from pathlib import Path
 
 import pytest
 
-from codegen.board import load_board
 from codegen.errors import CodegenError
-from codegen.footprint import functions
 from codegen.graph import Graph, Node, Tensor
 from codegen.kernels import candidates, family_rows, load_kernels
 from codegen.layer import layer_of
 from codegen.ops import OPS
-from codegen.pipeline import load_graph
-from codegen.pricing import (
-    Candidate,
-    PricingError,
-    Settings,
-    context,
-    price,
-    price_layers,
-    price_signatures,
-    run,
-)
+from codegen.pricing import Candidate, context, price, price_layers, price_signatures
 from codegen.pricing.context import context_of
-from codegen.pricing.run import Bed, measure
 from codegen.pricing.stale import reasons
 from codegen.pricing.trials import trials
-from codegen.run import Job, Outcome
+from codegen.run import Outcome
 from codegen.run.local import LocalRunner
 from codegen.signature import Signature, conversion_signature, signature_of
 from codegen.store import Store
-from codegen.toolchain import find_host_cc, find_toolchain
+from codegen.toolchain import find_toolchain
 from codegen.types import DType
 from tests.kernel_cases import make_graph
 from tests.kernel_cases import trials as cases_of
-
-MODELS = Path(__file__).resolve().parent.parent / "examples" / "models"
-LOCAL, A57 = load_board("local"), load_board("jetson-nano-cpu")
-ONE = Settings(jobs=1, ms=1)
-needs_cc = pytest.mark.skipif(not find_host_cc(), reason="no C compiler on this machine")
-needs_cross = pytest.mark.skipif(
-    not shutil.which("aarch64-linux-gnu-gcc"), reason="no aarch64-linux-gnu-gcc on this machine"
+from tests.pricing_cases import (
+    A57,
+    EVERYTHING,
+    LOCAL,
+    ONE,
+    Faulty,
+    dense_layer,
+    first,
+    kws_graph,
+    needs_cc,
+    needs_cross,
 )
 
 
@@ -51,34 +40,14 @@ def store(tmp_path) -> Store:
     return Store(tmp_path / "store.sqlite")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def kws() -> Graph:
-    return load_graph(MODELS / "mlperf_kws_dscnn.onnx")
+    return kws_graph()
 
 
-def first(graph: Graph, op: str) -> Node:
-    return next(n for n in graph.nodes if n.op == op)
-
-
-@pytest.fixture(scope="module")
-def dense(kws) -> Signature:
-    """A small layer with few candidates."""
-    return signature_of(kws, first(kws, "Dense"))
-
-
-class Faulty(LocalRunner):
-    """A board on which programs that contain a certain function end with `outcome`."""
-
-    def __init__(self, function: str, outcome: Outcome):
-        self.function, self.outcome = function, outcome
-
-    def run(self, job: Job, board) -> Outcome:
-        if any(self.function in f.name for f in functions(job.program)):
-            return self.outcome
-        return super().run(job, board)
-
-
-EVERYTHING = "main"
+@pytest.fixture
+def dense() -> Signature:
+    return dense_layer()
 
 
 # ---- which candidates there are ----
@@ -179,108 +148,6 @@ def test_a_change_of_layout_that_moves_nothing_is_free(store):
     prices = price_signatures([flat], LOCAL, lost, store, settings=ONE)
     (measured,) = prices[flat].values()
     assert (measured.cycles, measured.ns, measured.error) == (0, 0, "")
-
-
-# ---- failures ----
-
-
-def _three(kws) -> list:
-    """Trials of three layers, each by its portable row."""
-    found = [t for op in ("Dense", "SoftmaxAxis", "AveragePool")
-             for t in trials(signature_of(kws, first(kws, op)), LOCAL)]  # fmt: skip
-    return [next(t for t in found if t.candidate.kernel == f"{family}_f32_c")
-            for family in ("dense", "softmax")] + [
-        next(t for t in found if t.candidate.kernel == "average_pool2d_nchw_f32_c")]  # fmt: skip
-
-
-def _bed(runner) -> Bed:
-    return Bed(LOCAL, runner, find_toolchain(LOCAL), warm=False, ms=1)
-
-
-@needs_cc
-def test_a_candidate_that_crashes_does_not_take_the_others_down(kws):
-    runner = Faulty("bench_softmax_f32_c", Outcome(error="the program ended with signal 11"))
-    found = measure(_three(kws), _bed(runner))
-    assert [m.error for m in found] == ["", "the program ended with signal 11", ""]
-    assert found[1].ns is None
-    assert found[1].date
-
-
-@needs_cc
-def test_a_candidate_that_does_not_compile_does_not_take_the_others_down(kws, monkeypatch):
-    def compile_program(sources, folder, toolchain, extra=()):
-        """An identifier of one kernel is no C any more."""
-        flags = (*extra, "-Dbench_dense_f32_c_1=1")
-        return real(sources, folder, toolchain, flags)
-
-    real = run.compile_program
-    monkeypatch.setattr(run, "compile_program", compile_program)
-    found = measure(_three(kws), _bed(LocalRunner()))
-    assert [bool(m.error) for m in found] == [True, False, False]
-    assert "it does not compile: " in found[0].error
-    assert "error:" in found[0].error
-
-
-@needs_cc
-def test_a_failed_candidate_is_remembered(dense, store, monkeypatch):
-    runner = Faulty(EVERYTHING, Outcome(error="the program did not end within 300 s"))
-    args = ([dense], LOCAL, runner, store, {"dense_f32_c"})
-    prices = price_signatures(*args, settings=ONE)
-    (measured,) = prices[dense].values()
-    assert measured.error == "the program did not end within 300 s"
-    assert measured.cost == float("inf")
-    monkeypatch.setattr(price, "measure", None)
-    assert price_signatures(*args, settings=ONE) == prices
-
-
-@needs_cc
-def test_a_lost_board_is_no_failure_of_a_candidate(dense, store):
-    lost = Faulty(EVERYTHING, Outcome(error="connection reset", lost=True))
-    with pytest.raises(PricingError, match="connection reset"):
-        price_signatures([dense], LOCAL, lost, store, {"dense_f32_c"}, settings=ONE)
-    assert list(store.rows()) == []
-
-
-@needs_cc
-def test_nothing_starts_after_a_stop(kws):
-    bed = _bed(LocalRunner())
-    bed.stop.set()
-    with pytest.raises(run.BoardLost, match="stopped"):
-        measure(_three(kws), bed)
-
-
-@needs_cross
-def test_a_missing_tool_is_no_failure_of_a_candidate(dense, store, monkeypatch):
-    class Virtual(LocalRunner):
-        name = "virtual"
-
-    monkeypatch.setattr(price, "missing", lambda board: "llvm-mca is not installed")
-    with pytest.raises(PricingError, match="llvm-mca is not installed"):
-        price_signatures([dense], A57, Virtual(), store)
-    monkeypatch.setattr(price, "missing", lambda board: "")
-
-    def no_compiler(qemu):
-        raise price.PluginError("this machine has no C compiler")
-
-    monkeypatch.setattr(price, "plugin_path", no_compiler)
-    with pytest.raises(PricingError, match="no C compiler"):
-        price_signatures([dense], A57, Virtual(), store)
-    assert list(store.rows()) == []
-
-
-@needs_cross
-def test_runners_that_measure_nothing(dense, store):
-    class Qemu(LocalRunner):
-        name = "qemu"
-
-    with pytest.raises(CodegenError, match="'qemu' measures nothing; .* virtual, ssh"):
-        price_signatures([dense], A57, Qemu(), store)
-
-
-@needs_cc
-def test_jobs_are_counted_from_nought(dense, store):
-    with pytest.raises(CodegenError, match="--jobs: -1"):
-        price_signatures([dense], LOCAL, LocalRunner(), store, settings=Settings(jobs=-1))
 
 
 # ---- what makes a measurement valid ----

@@ -138,6 +138,21 @@ def test_price(priced, capsys, monkeypatch):
 
 
 @needs_tools
+def test_progress_on_a_terminal(priced, capsys, monkeypatch):
+    """On stderr, beside JSON too."""
+    args = ("price", KWS, "--board", A57.name, "--layer", "dense", "--store", priced)
+    assert codegen(*args, "--json") == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what a terminal is to rich
+    assert codegen(*args, "--json") == 0
+    out, shown = capsys.readouterr()
+    assert len(json.loads(out)["layers"]) == 1
+    assert "measuring" in shown
+    assert codegen(*args, "-q") == 0
+    assert capsys.readouterr().err == ""
+
+
+@needs_tools
 def test_price_of_a_layer_by_its_key(priced, capsys):
     assert codegen("store", "ls", "--store", priced, "--json") == 0
     key = json.loads(capsys.readouterr().out)[0]["key"]

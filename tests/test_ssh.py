@@ -118,6 +118,18 @@ def test_trials_are_judged_one_by_one(ssh_board, ssh_program):
 
 
 @needs_sshd
+def test_conditions_span_the_attempts(ssh_board, ssh_program):
+    """The board is a degree warmer at each look; the first trial is of the first attempt."""
+    ssh_board.system(**STEADY_CLOCK)
+    temp = ssh_board.folder / "sys/class/thermal/thermal_zone0/temp"
+    ssh_board.quirks("case $SSH_ORIGINAL_COMMAND in *scaling_governor*) "
+                     f"echo $(($(cat {temp}) + 1000)) >{temp};; esac")  # fmt: skip
+    conditions = go(Job(ssh_program, ("trials",))).report["conditions"]
+    assert conditions["before"]["temperature_c"] == 42.5
+    assert conditions["after"]["temperature_c"] == 47.5  # of the third
+
+
+@needs_sshd
 def test_verify_over_ssh(ssh_board, tmp_path, capsys):
     out = tmp_path / "mnist8"
     assert codegen("build", MNIST, "--board", A57.name, "--out", out, "--no-verify", "-q") == 0

@@ -1,5 +1,7 @@
 """How the runner ssh gets to a board: what goes wrong on the way, keys, jumps, ~/.ssh/config."""
 
+import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -24,6 +26,52 @@ def test_full_disk(ssh_board, ssh_program, sftp):
     outcome = go(Job(ssh_program, ("copy", "a", "b")))
     assert "is its disk full?" in outcome.error
     assert "bytes cannot be written" in outcome.error
+
+
+@pytest.fixture
+def small_disk(ssh_board):
+    """The board's /tmp as a file system of its own, of so many KiB."""
+    mounted = []
+
+    def mount(kib: int) -> None:
+        if not shutil.which("mount"):
+            pytest.skip("no mount on this machine")
+        where = ssh_board.folder / "tmp"
+        command = ("mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", where)
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+        mounted.append(where)
+
+    yield mount
+    settled = ssh_board.settles()
+    for where in mounted:
+        subprocess.run(("umount", where), check=True)
+    assert settled
+
+
+@needs_sshd
+@pytest.mark.parametrize("sftp", [True, False], ids=["sftp", "cat"])
+def test_disk_that_is_really_full(ssh_board, ssh_program, small_disk, sftp):
+    """There is room for the program or for its input; the next job has room again."""
+    if not sftp:
+        ssh_board.quirks("case $SSH_ORIGINAL_COMMAND in *sftp*) exit 1;; esac")
+    small_disk(ssh_program.stat().st_size // 1024 + 500)
+    outcome = go(Job(ssh_program, ("copy", "a", "b"), {"a": bytes(1 << 20)}))
+    assert re.fullmatch(r"board: 1048576 bytes cannot be written \(.*\); is its disk full\?",
+                        outcome.error)  # fmt: skip
+    assert ssh_board.settles()
+    assert go(Job(ssh_program, ("copy", "a", "b"), {"a": b"x"}, ("b",))).outputs == {"b": b"x"}
+
+
+@needs_sshd
+def test_program_that_fills_the_disk(ssh_board, ssh_program, small_disk):
+    small_disk(ssh_program.stat().st_size // 1024 + 500)
+    outcome = go(Job(ssh_program, ("fill", "out.bin"), outputs=("out.bin",)))
+    assert outcome.error == "the program ended with exit code 1: No space left on device"
+    assert not outcome.outputs
+    assert ssh_board.settles()
+    assert go(Job(ssh_program, ("copy", "a", "b"), {"a": b"x"}, ("b",))).outputs == {"b": b"x"}
 
 
 @needs_sshd

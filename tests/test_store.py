@@ -14,16 +14,21 @@ from pathlib import Path
 
 import pytest
 
+from codegen.cli import main
 from codegen.errors import CodegenError
 from codegen.signature import Signature
 from codegen.store import Context, Key, Measurement, Store, read_lines, store_path, write_lines
-from codegen.store.records import total
-from codegen.store.schema import APPLICATION, MIGRATIONS
+from codegen.store.records import conditions_text, total
+from codegen.store.schema import APPLICATION
 
 CONTEXT = Context("jetson-nano-cpu", "b" * 16, "virtual", "v1", "gcc 12 -O2")
-LAYER = Signature('{"op":"Relu","tensors":[]}')
+LAYER = Signature('{"activation":null,"inputs":[],"op":"Relu","residual":-1,"tensors":[]}')
 KEY = Key(LAYER, "unary_f32_neon", "nhwc", "c" * 16, "cold", CONTEXT)
 MEASURED = Measurement(100, 70.0, 69.0, 60, 10, 20, 10, 0, 64, 0, "", "2026-01-02T00:00:00+00:00")
+
+STATE = {"governor": "performance", "cur_freq_hz": 1430000000, "temperature_c": 41.5,
+         "throttled": []}  # fmt: skip
+CONDITIONS = conditions_text({"before": {**STATE, "temperature_c": 38.0}, "after": STATE})
 
 
 @pytest.fixture
@@ -46,6 +51,14 @@ def test_get_what_was_put(store):
     assert store.get([KEY, other, absent]) == {KEY: MEASURED, other: failed}
     store.put([(KEY, dated(1, 5))])  # what was measured last counts
     assert store.get([KEY])[KEY].cycles == 5
+
+
+def test_what_may_pass_is_not_kept(store):
+    store.put([(KEY, MEASURED)])
+    noisy = Measurement(error="noisy: it drifts", date=dated(9).date, passing=True)
+    store.put([(KEY, noisy), (dataclasses.replace(KEY, kernel="other"), noisy)])
+    assert store.add([(KEY, noisy)]) == 0
+    assert dict(store.rows()) == {KEY: MEASURED}
 
 
 @pytest.mark.parametrize(
@@ -84,6 +97,32 @@ def test_a_write_that_fails_writes_nothing(store):
     assert list(store.rows()) == []
 
 
+def test_the_first_write_makes_the_file(tmp_path, capsys):
+    path = tmp_path / "new" / "store.sqlite"
+    store = Store(path)
+    assert (store.get([KEY]), list(store.rows()), store.add([])) == ({}, [], 0)
+    store.delete([KEY])
+    assert codegen("store", "ls", "--store", path) == 0
+    assert capsys.readouterr().out == f"0 measurements in {path}\n"
+    assert not path.parent.exists()
+    store.put([(KEY, MEASURED)])
+    assert store.get([KEY]) == {KEY: MEASURED}
+
+
+def test_a_place_where_no_file_can_be_made(tmp_path):
+    (tmp_path / "notes").write_text("")
+    with pytest.raises(CodegenError, match="cannot be made in .*/notes; "):
+        Store(tmp_path / "notes" / "new" / "store.sqlite")
+
+
+def test_failures_are_shown_as_such(store, capsys):
+    error = "the program ended with signal 4: qemu: uncaught target signal\nmore"
+    store.put([(KEY, Measurement(error=error, date=MEASURED.date))])
+    assert codegen("store", "ls", "--store", store.path) == 0
+    said = capsys.readouterr().out
+    assert " failed: the program ended with signal 4: qemu: uncaught target signal " in said
+
+
 def test_delete_leaves_no_orphans(store):
     other = dataclasses.replace(KEY, layer=Signature('{"op":"Exp"}'))
     store.put([(KEY, MEASURED), (other, MEASURED)])
@@ -114,85 +153,6 @@ def test_where_it_is(monkeypatch, option, env, expected):
     if env:
         monkeypatch.setenv("CODEGEN_STORE", env)
     assert store_path(option) == Path(expected)
-
-
-# ---- files of other versions, and files that are no store ----
-
-NEXT = (*MIGRATIONS, ("ALTER TABLE context ADD COLUMN colour TEXT NOT NULL DEFAULT 'grey'",))
-
-
-def colours(path: Path) -> list[tuple[str]]:
-    with closing(sqlite3.connect(path)) as db:
-        return db.execute("SELECT colour FROM context").fetchall()
-
-
-def test_an_older_file_is_migrated_and_keeps_its_rows(store):
-    store.put([(KEY, MEASURED)])
-    newer = Store(store.path, NEXT)
-    assert newer.get([KEY]) == {KEY: MEASURED}
-    assert colours(store.path) == [("grey",)]
-
-
-def test_a_failed_migration_changes_nothing(store):
-    store.put([(KEY, MEASURED)])
-    broken = (*NEXT[:-1], (*NEXT[-1], "no sql"))
-    with pytest.raises(CodegenError, match="cannot be used"):
-        Store(store.path, broken)
-    assert store.get([KEY]) == {KEY: MEASURED}
-    assert Store(store.path, NEXT).get([KEY]) == {KEY: MEASURED}
-
-
-def test_a_newer_file_is_refused(store):
-    Store(store.path, NEXT)
-    with pytest.raises(CodegenError, match="schema 2, made by a newer codegen.*update codegen"):
-        store.get([KEY])
-
-
-def _text(path: Path) -> None:
-    path.write_text("these are my notes, and not a database; " * 100)
-
-
-def _other(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as db:
-        db.execute("CREATE TABLE recipes (name TEXT)")
-
-
-def _damaged(path: Path) -> None:
-    Store(path).put((dataclasses.replace(KEY, kernel=str(i)), MEASURED) for i in range(500))
-    data = bytearray(path.read_bytes())
-    data[4096:] = bytes(len(data) - 4096)
-    path.write_bytes(data)
-
-
-def _folder(path: Path) -> None:
-    path.mkdir()
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (_text, "is damaged or no SQLite file"),
-        (_other, "a database of another program"),
-        (_damaged, "is damaged or no SQLite file"),
-        (_folder, "cannot be opened"),
-    ],
-)
-def test_what_is_no_store(tmp_path, make, said):
-    path = tmp_path / "x.sqlite"
-    make(path)
-    before = path.read_bytes() if path.is_file() else None
-    with pytest.raises(CodegenError, match=said) as error:
-        list(Store(path).rows())
-    assert error.value.where == f"store {path}"
-    assert before is None or path.read_bytes() == before
-
-
-def test_a_locked_store_is_an_error_after_a_while(store, monkeypatch):
-    monkeypatch.setattr("codegen.store.store._WAIT_S", 0.05)
-    with closing(sqlite3.connect(store.path)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(CodegenError, match="cannot be used .*locked"):
-            store.put([(KEY, MEASURED)])
 
 
 # ---- many writers, and writers that die ----
@@ -262,6 +222,30 @@ def test_lines_come_back_and_are_stable(store, tmp_path):
     assert other.add(read_lines(text.splitlines(), "x")) == 0
 
 
+def codegen(*args: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in args])
+    return ended.value.code
+
+
+def test_conditions_travel(store, tmp_path, capsys):
+    """Into the file, the list, the lines and another file."""
+    hot = dataclasses.replace(MEASURED, conditions=CONDITIONS)
+    other = dataclasses.replace(KEY, kernel="other")
+    store.put([(KEY, hot), (other, MEASURED)])
+    assert store.get([KEY]) == {KEY: hot}
+    assert codegen("store", "ls", "--store", store.path) == 0
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if KEY.kernel in x)
+    assert line.rstrip().endswith("performance, 1.43 GHz, 42 °C")
+    assert codegen("store", "ls", "--kernel", KEY.kernel, "--store", store.path, "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["measurement"]["conditions"]["after"] == STATE
+    lines = tmp_path / "x.jsonl"
+    assert codegen("store", "export", "--store", store.path, "--out", lines) == 0
+    assert codegen("store", "import", lines, "--store", tmp_path / "other.sqlite") == 0
+    assert list(Store(tmp_path / "other.sqlite").rows()) == list(store.rows())
+
+
 def test_the_newer_measurement_stays(store):
     store.put([(KEY, dated(5, 500))])
     assert store.add([(KEY, dated(4, 400))]) == 0
@@ -288,6 +272,8 @@ def _line(**change) -> str:
         _line(context={"board": "x"}),
         _line(measurement={"cycles": "many"}),
         _line(measurement={"speed": 1}),
+        _line(measurement={"cycles": 1, "passing": True}),
+        _line(measurement={"cycles": 1, "conditions": "hot"}),
     ],
 )
 def test_a_wrong_line_imports_nothing(store, line):

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 
 from codegen.board import Board
 from codegen.errors import CodegenError
@@ -32,7 +33,8 @@ class _Work:
 
 
 class Fleet:
-    """`with Fleet(hosts, board) as fleet: outcomes = fleet.run_many(jobs)`; also a runner itself.
+    """`with Fleet(hosts, board) as fleet: outcomes = fleet.run_many(jobs)`; also a runner itself,
+    whose figures are those of runner ssh, and which several threads may call at once.
 
     Each board does one job at a time: its Dask worker has one of the resource that is called like
     the board, and every job needs one. A job whose board is lost goes to another one, at most
@@ -41,7 +43,7 @@ class Fleet:
     named by its host: `dask worker SCHEDULER --nthreads 1 --name ALIAS --resources BOARD=1`.
     """
 
-    name = "fleet"
+    name = "ssh"
 
     def __init__(
         self,
@@ -63,7 +65,9 @@ class Fleet:
         self.board, self.accept_host_key, self.retries = board, accept_host_key, retries
         self.limits = limits or Limits()
         self.lost: dict[str, str] = {}
+        self.host = ", ".join(hosts)
         self._losses: dict[str, int] = {}
+        self._lock = Lock()
         self._cluster = None
         self._hosts = dict(enumerate(hosts)) if client is None else {}
         if client is None:
@@ -81,6 +85,11 @@ class Fleet:
         if self._cluster is not None:
             self.client.close()
             self._cluster.close()
+
+    @property
+    def boards(self) -> int:
+        """How many of them can work now, so how many jobs may well be asked for at once."""
+        return len(self._boards())
 
     def run(self, job: Job, board: Board) -> Outcome:
         """As every runner; the board must be the fleet's."""
@@ -141,19 +150,20 @@ class Fleet:
     def _finished(self, work: _Work, future: "Future") -> bool:
         """Take the result; False where the job must be done again."""
         host, outcome = _result(future)
-        if not outcome.lost:
-            self._losses[host] = 0
-        elif host:
+        if outcome.lost:
             work.lost_on.append(host)
-            self._losses[host] = self._losses.get(host, 0) + 1
-            if self._losses[host] >= _LOSSES:
-                self.lost[host] = outcome.error
-        else:
-            work.lost_on.append("")
+        with self._lock:
+            self._count(host, outcome)
         if outcome.lost and len(work.lost_on) <= self.retries:
             return False
         work.outcome = outcome
         return True
+
+    def _count(self, host: str, outcome: Outcome) -> None:
+        """Losses in a row; a host without a name is a worker that did not live to tell."""
+        self._losses[host] = self._losses.get(host, 0) + 1 if outcome.lost else 0
+        if host and self._losses[host] >= _LOSSES:
+            self.lost[host] = outcome.error
 
     def _none_left(self) -> str:
         why = "; ".join(self.lost.values()) or "no worker has this board"

@@ -1,10 +1,16 @@
 """What every candidate kernel of a layer costs on a board: micro-benchmarks, and the store."""
 
-from codegen.pricing.price import PricingError, Settings, price_layers, price_signatures
+from codegen.pricing.price import (
+    PricingError,
+    Settings,
+    price_layers,
+    price_signatures,
+    ready,
+)
 from codegen.pricing.sums import plan_cost, plan_parts, total_cost, warm_weights
 from codegen.pricing.trials import Candidate, layer_names, macs
 
 __all__ = [
     "Candidate", "PricingError", "Settings", "layer_names", "macs", "plan_cost", "plan_parts",
-    "price_layers", "price_signatures", "total_cost", "warm_weights",
+    "price_layers", "price_signatures", "ready", "total_cost", "warm_weights",
 ]  # fmt: skip

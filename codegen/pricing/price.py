@@ -16,7 +16,7 @@ from codegen.run.virtual import missing
 from codegen.run.virtual.plugin import PluginError, plugin_path
 from codegen.signature import Signature
 from codegen.store import Context, Key, Measurement, Store
-from codegen.toolchain import find_qemu, find_toolchain
+from codegen.toolchain import Toolchain, find_qemu, find_toolchain
 
 Prices = dict[Signature, dict[Candidate, Measurement]]
 Progress = Callable[[int, int], None]
@@ -34,7 +34,8 @@ class PricingError(Exception):
 class Settings:
     """`warm`: weights lie in L2 as those of a small network do, not in memory. `again`: measure
     also what the store knows. `jobs`: programs at once (0: as many as there are cores on the
-    virtual board, one on a real one). `ms`: time for the runs of one candidate on a real board."""
+    virtual board, as there are boards else). `ms`: time for the runs of one candidate on a real
+    board."""
 
     warm: bool = False
     again: bool = False
@@ -74,8 +75,7 @@ def price_signatures(
     this is interrupted. `progress` is told (measured, to measure). PricingError where the board
     fails; CodegenError for a runner that does not measure, and where there is no compiler.
     """
-    _check_tools(board, runner)
-    toolchain = find_toolchain(board)
+    toolchain = ready(board, runner, settings)
     context = context_of(board, runner.name, toolchain)
     wanted = [
         t for s in signatures for t in trials(s, board)
@@ -104,8 +104,17 @@ def price_signatures(
     return out
 
 
+def ready(board: Board, runner: Runner, settings: Settings = Settings()) -> Toolchain:
+    """The compiler, if everything is here that measuring needs: a missing tool must not look like a
+    failure of every candidate. Raises as `price_signatures`, and touches no store."""
+    _check_tools(board, runner)
+    toolchain = find_toolchain(board)
+    context_of(board, runner.name, toolchain)
+    _jobs(settings, runner)
+    return toolchain
+
+
 def _check_tools(board: Board, runner: Runner) -> None:
-    """A missing tool must not look like a failure of every candidate."""
     if runner.name != "virtual":
         return
     problem = missing(board)
@@ -128,7 +137,8 @@ def _jobs(settings: Settings, runner: Runner) -> int:
         raise CodegenError(
             "--jobs", f"{settings.jobs}", "0 (as many as there are cores) or more", "correct it"
         )
-    return settings.jobs or ((os.cpu_count() or 1) if runner.name == "virtual" else 1)
+    boards = (os.cpu_count() or 1) if runner.name == "virtual" else getattr(runner, "boards", 1)
+    return settings.jobs or max(1, boards)
 
 
 def _measure_all(

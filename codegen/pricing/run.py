@@ -1,11 +1,14 @@
 """Trials -> measurements: compile one program, run it once, read what it says."""
 
+import re
+import signal
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 from codegen.board import Board
 from codegen.build import compile_program, is_clang
@@ -16,13 +19,19 @@ from codegen.pricing.trials import Trial
 from codegen.run import Job, Outcome, Runner
 from codegen.run.statistics import median
 from codegen.store import Measurement
-from codegen.store.records import PARTS
+from codegen.store.records import PARTS, conditions_text
 from codegen.toolchain import Toolchain
 
 # No candidate may profit from where the linker happened to put it, or share code with another:
 # gcc folds functions that come out the same.
 _APART = ("-falign-functions=64",)
 _GCC_APART = ("-fno-ipa-icf",)
+# What a compiler finds in the source; not that it was killed, or its disk is full.
+_DIAGNOSED = re.compile(r":\d+: error: ")
+# What a program does to itself: under an emulator it will do so again.
+_FAULTS = (
+    signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,31 +54,35 @@ class BoardLost(Exception):
 
 def measure(trials: Sequence[Trial], bed: Bed) -> list[Measurement]:
     """One measurement for each trial. A candidate that does not compile, crashes or hangs is found
-    by halving, and the others are measured without it. BoardLost where the board fails."""
+    by halving, and the others are measured without it. A figure that the runner calls noisy is an
+    error. What another try may mend is marked `passing`. BoardLost where the board fails."""
     if bed.stop.is_set():
         raise BoardLost("stopped")
     with tempfile.TemporaryDirectory(prefix="codegen-price-") as name:
         found = _try(trials, bed, Path(name))
-    if not isinstance(found, str):
+    if not isinstance(found, Measurement):
         return found
     if len(trials) == 1:
-        return [_stamped(Measurement(error=found), trials[0])]
+        return [_stamped(found, trials[0])]
     half = len(trials) // 2
     return measure(trials[:half], bed) + measure(trials[half:], bed)
 
 
-def _try(trials: Sequence[Trial], bed: Bed, folder: Path) -> list[Measurement] | str:
+def _try(trials: Sequence[Trial], bed: Bed, folder: Path) -> list[Measurement] | Measurement:
+    """Figures of each, or why the program as a whole has none."""
     bench = microbench(trials, bed.board)
     write(bench.sources, folder)
     apart = _APART if is_clang(bed.toolchain) else _APART + _GCC_APART
     program = compile_program(bench.sources, folder, bed.toolchain, apart)
     if isinstance(program, str):
-        return f"it does not compile: {_first_error(program)}"
+        error = f"it does not compile: {_first_error(program)}"
+        return Measurement(error=error, passing=not _DIAGNOSED.search(program))
     outcome = bed.runner.run(_job(program, bed), bed.board)
     if outcome.lost:
         raise BoardLost(outcome.error)
     if outcome.error:
-        return outcome.error
+        lasting = bed.runner.name == "virtual" and outcome.signal in _FAULTS
+        return Measurement(error=outcome.error, passing=not lasting)
     sizes = _code_bytes(program, bench)
     return [
         _stamped(replace(_figures(outcome, i, bed), code_bytes=size), trial)
@@ -89,11 +102,19 @@ def _job(program: Path, bed: Bed) -> Job:
 
 def _figures(outcome: Outcome, index: int, bed: Bed) -> Measurement:
     if bed.runner.name != "virtual":
-        runs = outcome.report["runs_ns"][index]
-        return Measurement(ns=median(sorted(runs)), ns_min=min(runs))
+        return _timed(outcome.report, index)
     region = outcome.report["regions"][str(index + 1)]
     ns = round(region["cycles"] * 1e9 / bed.board.clock_hz)
     return Measurement(region["cycles"], ns, ns, **{part: region[part] for part in PARTS})
+
+
+def _timed(report: Mapping[str, Any], index: int) -> Measurement:
+    """By a clock; a runner that judges (ssh) has tried several times before it says noisy."""
+    noisy = report.get("noisy") or ()
+    if noisy and noisy[index]:
+        return Measurement(error=f"noisy: {noisy[index]}", passing=True)
+    runs, told = report["runs_ns"][index], conditions_text(report.get("conditions"))
+    return Measurement(ns=median(sorted(runs)), ns_min=min(runs), conditions=told)
 
 
 def _stamped(measured: Measurement, trial: Trial) -> Measurement:

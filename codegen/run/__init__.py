@@ -3,6 +3,7 @@ executed for it."""
 
 from codegen.board import RUNNERS as NAMES
 from codegen.board import Board
+from codegen.cpus import check_emulator
 from codegen.errors import CodegenError
 from codegen.run.base import Job, Outcome, Runner
 from codegen.run.local import LocalRunner
@@ -19,7 +20,8 @@ def pick_runner(
 ) -> Runner | None:
     """The named runner, or the first of the board's list that works here; None where there is
     none. A `host` (an ssh-config alias or user@host[:port]) means the runner ssh, which nothing
-    chooses by itself; an unknown host key is refused unless `accept_host_key`."""
+    chooses by itself; an unknown host key is refused unless `accept_host_key`. CodegenError for a
+    runner that the board has not, and for a `qemu_cpu` that qemu has not."""
     name = name or ("ssh" if host else "")
     if not name:
         return _default(board)
@@ -45,14 +47,22 @@ def pick_runner(
             "a host goes with runner ssh",
             "leave one of them away",
         )
-    return RUNNERS[name]()
+    return _here(name, board)
 
 
 def _default(board: Board) -> Runner | None:
     for candidate in board.runners:
         if candidate == "local" or (candidate == "qemu" and find_qemu()):
-            return RUNNERS[candidate]()
+            return _here(candidate, board)
     return None
+
+
+def _here(name: str, board: Board) -> Runner:
+    """One that needs no host. An emulator that is not installed says so itself when it runs."""
+    qemu = find_qemu()
+    if name != "local" and qemu:
+        check_emulator(qemu, board)
+    return RUNNERS[name]()
 
 
 __all__ = ["Job", "Outcome", "Runner", "pick_runner", "RUNNERS"]

@@ -29,17 +29,21 @@ class Job:
 class Outcome:
     """What came back: the program's JSON line and files, or `error`. `seconds` is wall time, for
     progress only. `lost` says that the board failed and not the program (it died, it throttles):
-    another board, or the same one later, may do the job."""
+    another board, or the same one later, may do the job. `signal` is the number of the one that
+    ended the program, 0 where it ended by itself."""
 
     report: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, bytes] = field(default_factory=dict)
     seconds: float = 0.0
     error: str = ""
     lost: bool = False
+    signal: int = 0
 
 
 class Runner(Protocol):
-    """Every way of executing a binary for a board."""
+    """Every way of executing a binary for a board. `name` is part of the key of what it measures.
+    One that stands for several boards may be called by several threads at once and has their number
+    in an attribute `boards`."""
 
     name: str
 
@@ -74,7 +78,8 @@ def finish(
     said = (report or {}).get("error") or stderr.strip()[-2000:] or stdout.strip()[-500:]
     if code != 0:
         reason = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return Outcome(error=f"the program ended with {reason}: {said}", seconds=seconds)
+        error = f"the program ended with {reason}: {said}"
+        return Outcome(error=error, seconds=seconds, signal=max(0, -code))
     if report is None:
         return Outcome(error=f"the program printed no JSON line: {said!r}", seconds=seconds)
     missing = [n for n in wanted if n not in outputs]

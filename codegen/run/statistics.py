@@ -25,7 +25,9 @@ class Summary:
     noisy: str
 
 
-def summarise(runs_ns: Sequence[float], width: float = WIDTH) -> Summary:
+def summarise(
+    runs_ns: Sequence[float], width: float = WIDTH, drift: float = DRIFT
+) -> Summary:
     """Order statistics of at least one run, in the order in which they were made. ValueError for
     none."""
     if not runs_ns:
@@ -41,7 +43,7 @@ def summarise(runs_ns: Sequence[float], width: float = WIDTH) -> Summary:
         ci_low=low,
         ci_high=high,
         runs=len(ordered),
-        noisy=_noisy(runs_ns, middle, low, high, rank, width),
+        noisy=_noisy(runs_ns, middle, low, high, rank, width, drift),
     )
 
 
@@ -69,8 +71,9 @@ def interval_rank(n: int) -> int:
 
 
 def _noisy(
-    runs: Sequence[float], middle: float, low: float, high: float, rank: int, width: float
-) -> str:
+    runs: Sequence[float], middle: float, low: float, high: float, rank: int, width: float,
+    drift: float,
+) -> str:  # fmt: skip
     if not rank:
         return f"{len(runs)} runs are too few for a 95 % confidence interval, which needs 6"
     if middle <= 0:
@@ -82,9 +85,9 @@ def _noisy(
         )
     third = len(runs) // 3
     first, last = (median(sorted(part)) for part in (runs[:third], runs[-third:]))
-    if abs(last - first) > DRIFT * middle:
+    if abs(last - first) > drift * middle:
         return (
             f"the runs drift by {(last - first) / middle:+.1%} from the first third to the last, "
-            f"{DRIFT:.0%} is allowed"
+            f"{drift:.0%} is allowed"
         )
     return ""

@@ -56,7 +56,10 @@ class Key:
 class Measurement:
     """What a candidate costs. `cycles` is counted or modelled, None where neither; core, branch, l2
     and memory are its causes. `ns` is the median, `ns_min` the least of the runs. `date` is UTC,
-    ISO 8601. With `error` (it did not compile or run) there are no figures."""
+    ISO 8601. `conditions` is canonical JSON of what a real board's clock and heat were before and
+    after, empty where the runner tells nothing. With `error` (it did not compile or run) there are
+    no figures; `passing` says that the error may be gone in another try, so the store does not
+    keep it."""
 
     cycles: int | None = None
     ns: float | None = None
@@ -70,6 +73,8 @@ class Measurement:
     weights_bytes: int = 0
     error: str = ""
     date: str = ""
+    conditions: str = ""
+    passing: bool = False
 
     @property
     def cost(self) -> float:
@@ -82,7 +87,8 @@ class Measurement:
 
 
 PARTS = ("core", "branch", "l2", "memory")
-MEASURED = tuple(f.name for f in fields(Measurement))
+MEASURED = tuple(f.name for f in fields(Measurement) if f.name != "passing")
+_TEXTS = ("error", "date", "conditions")
 
 
 def total(parts: Iterable[Measurement]) -> Measurement:
@@ -94,16 +100,27 @@ def total(parts: Iterable[Measurement]) -> Measurement:
     return Measurement(**{name: _sum([getattr(p, name) for p in parts]) for name in _SUMMED})
 
 
-_SUMMED = tuple(n for n in MEASURED if n not in ("error", "date", "scratch_bytes"))
+_SUMMED = tuple(n for n in MEASURED if n not in (*_TEXTS, "scratch_bytes"))
 
 
 def _sum(values: list[Any]) -> Any:
     return None if None in values else sum(values)
 
 
+def conditions_text(told: Mapping[str, Any] | None) -> str:
+    """What a runner reports, as a measurement has it."""
+    return json.dumps(told, sort_keys=True, separators=(",", ":"), allow_nan=False) if told else ""
+
+
+def conditions_of(measured: Measurement) -> dict[str, Any]:
+    """The inverse of `conditions_text`; empty where nothing is known."""
+    return json.loads(measured.conditions or "{}")
+
+
 def to_dict(key: Key, measured: Measurement) -> dict[str, Any]:
     """A row as plain values, without what is not known."""
     values = {n: getattr(measured, n) for n in MEASURED}
+    values["conditions"] = conditions_of(measured) or None
     return {
         "layer": key.layer.fields,
         "kernel": key.kernel,
@@ -125,12 +142,18 @@ def from_dict(row: Mapping[str, Any]) -> tuple[Key, Measurement]:
     names = (row["kernel"], row["layout"], row["code"], *row["context"].values())
     if not all(isinstance(n, str) for n in names) or not isinstance(row["layer"]["op"], str):
         raise ValueError("a name that is no text")
-    measured = Measurement(**row["measurement"])
-    for name in MEASURED:
-        value = getattr(measured, name)
-        wanted = str if name in ("error", "date") else (int, float, type(None))
-        if isinstance(value, bool) or not isinstance(value, wanted):
-            raise ValueError(f"{name} = {value!r}")
     key = Key(Signature(text), row["kernel"], row["layout"], row["code"], row["weights"],
               Context(**row["context"]))  # fmt: skip
-    return key, measured
+    return key, _measurement(row["measurement"])
+
+
+def _measurement(row: Mapping[str, Any]) -> Measurement:
+    if not set(row) <= set(MEASURED) or not isinstance(row.get("conditions", {}), dict):
+        raise ValueError(f"measurement {row!r}")
+    measured = Measurement(**{**row, "conditions": conditions_text(row.get("conditions"))})
+    for name in MEASURED:
+        value = getattr(measured, name)
+        wanted = str if name in _TEXTS else (int, float, type(None))
+        if isinstance(value, bool) or not isinstance(value, wanted):
+            raise ValueError(f"{name} = {value!r}")
+    return measured

@@ -21,6 +21,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
                weights_bytes INTEGER NOT NULL, error TEXT NOT NULL, date TEXT NOT NULL,
                PRIMARY KEY (layer, kernel, layout, code, weights, context)) WITHOUT ROWID""",
     ),
+    (
+        "ALTER TABLE measurement ADD COLUMN conditions TEXT NOT NULL DEFAULT ''",
+        "DELETE FROM measurement WHERE error LIKE '%the program did not end within%'",
+    ),
 )
 
 

@@ -23,7 +23,8 @@ _WAIT_S = 60.0  # for other writers
 _KEY = ("layer", "kernel", "layout", "code", "weights", "context")
 _CONTEXT = tuple(f.name for f in fields(Context))
 _COLUMNS = ", ".join((*_KEY, *MEASURED))
-_PUT = f"INSERT OR REPLACE INTO measurement ({_COLUMNS}) VALUES ({', '.join('?' * 18)})"
+_WIDTH = len(_KEY) + len(MEASURED)
+_PUT = f"INSERT OR REPLACE INTO measurement ({_COLUMNS}) VALUES ({', '.join('?' * _WIDTH)})"
 _READ = (
     f"SELECT l.text, {', '.join(f'm.{c}' for c in (*_KEY[1:5], *MEASURED))}, "
     f"{', '.join(f'c.{n}' for n in _CONTEXT)} FROM measurement m "
@@ -40,18 +41,24 @@ def store_path(option: str | Path | None = None) -> Path:
 
 
 class Store:
-    """The file at `path`, made on first use. Every method raises CodegenError where the file cannot
-    be read or written, is damaged, or was made by a newer codegen."""
+    """The file at `path`, made by the first write; one that is not there has no rows. Every method
+    raises CodegenError where the file cannot be read or written, is damaged, or was made by a newer
+    codegen."""
 
     def __init__(self, path: Path, migrations: Sequence[Sequence[str]] = MIGRATIONS):
         self.path = path
         self._migrations = migrations
-        with self._open():
-            pass
+        if self._is_there():
+            with self._open():
+                pass
+        else:
+            self._check_place()
 
     def get(self, keys: Iterable[Key]) -> dict[Key, Measurement]:
         """The measurements that are there."""
-        found = {}
+        found: dict[Key, Measurement] = {}
+        if not self._is_there():
+            return found
         with self._open() as db:
             for key in keys:
                 row = db.execute(_READ + _WHERE, key.columns).fetchone()
@@ -60,7 +67,8 @@ class Store:
         return found
 
     def put(self, rows: Iterable[tuple[Key, Measurement]]) -> None:
-        """Write measurements, replacing those with the same key; all of them or none."""
+        """Write measurements, replacing those with the same key; all of them or none. Those that
+        are `passing` are not kept."""
         self._write(rows, newer_only=False)
 
     def add(self, rows: Iterable[tuple[Key, Measurement]]) -> int:
@@ -69,12 +77,16 @@ class Store:
 
     def rows(self) -> Iterator[tuple[Key, Measurement]]:
         """Everything, in an order that depends on nothing but the contents."""
+        if not self._is_there():
+            return iter(())
         with self._open() as db:
             rows = db.execute(_READ + _ORDER).fetchall()
         return map(_record, rows)
 
     def delete(self, keys: Iterable[Key]) -> None:
         """Remove rows, and what nothing refers to any more; the file shrinks."""
+        if not self._is_there():
+            return
         with self._open() as db:
             with _transaction(db):
                 for key in keys:
@@ -87,6 +99,9 @@ class Store:
 
     def _write(self, rows: Iterable[tuple[Key, Measurement]], newer_only: bool) -> int:
         written = 0
+        rows = [r for r in rows if not r[1].passing]
+        if not rows:
+            return 0
         with self._open() as db, _transaction(db):
             for key, measured in rows:
                 old = newer_only and db.execute(
@@ -102,6 +117,15 @@ class Store:
                 db.execute(_PUT, (*key.columns, *(getattr(measured, n) for n in MEASURED)))
                 written += 1
         return written
+
+    def _is_there(self) -> bool:
+        return os.path.exists(self.path)
+
+    def _check_place(self) -> None:
+        """Before hours of measuring: whether the file can be made."""
+        folder = next(p for p in self.path.absolute().parents if os.path.exists(p))
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            raise self._error(f"cannot be made in {folder}", "check the path")
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

@@ -14,14 +14,15 @@ from codegen.errors import CodegenError
 from codegen.measured import LIMITS, PARTS, Unsuitable, modelled, timed
 from codegen.program import bench_program
 from codegen.roofline import roofline_svg
-from codegen.run import Job, Runner, pick_runner
+from codegen.run import Job, Runner
 from codegen.run.virtual import VirtualRunner, missing
 from codegen.run.virtual.bandwidth import roofs
 from codegen.toolchain import find_llvm
+from codegen.verbs.hosts import measuring_runner
 from codegen.verbs.options import (
     ACCEPT_HOST_KEY,
     BOARD,
-    HOST,
+    HOSTS,
     JSON,
     PLAN,
     SHAPE,
@@ -40,7 +41,7 @@ from codegen.verbs.progress import progress
     help="What measures: virtual, local or ssh. Default: virtual where the board has a cycle "
     "model, ssh with --host.",
 )
-@HOST
+@HOSTS
 @ACCEPT_HOST_KEY
 @PLAN
 @SHAPE
@@ -56,7 +57,7 @@ def bench(
     model: Path,
     board: str,
     runner: str,
-    host: str,
+    hosts: tuple[str, ...],
     accept_host_key: bool,
     plan_file: Path | None,
     shapes: tuple[str, ...],
@@ -74,10 +75,12 @@ def bench(
     virtual board.
     """
     target = load_board(board)
-    chosen = _runner(target, runner, host, accept_host_key)
-    if roofline:
-        _check_roofline(roofline, chosen)
-    result = _bench(model, target, chosen, plan_file, parse_shapes(shapes), timeout, quiet)
+    _check_runner(runner)
+    pinned = parse_shapes(shapes)
+    with measuring_runner(target, runner, hosts, accept_host_key) as chosen:
+        if roofline:
+            _check_roofline(roofline, chosen)
+        result = _bench(model, target, chosen, plan_file, pinned, timeout, quiet)
     if isinstance(result, str):
         click.echo(f"error: {result}", err=True)
         return 1
@@ -91,8 +94,8 @@ def bench(
     return 0
 
 
-def _runner(board: Board, name: str, host: str, accept_host_key: bool) -> Runner:
-    """One that takes times or counts cycles."""
+def _check_runner(name: str) -> None:
+    """It takes times or counts cycles."""
     if name == "qemu":
         raise CodegenError(
             "--runner",
@@ -100,9 +103,6 @@ def _runner(board: Board, name: str, host: str, accept_host_key: bool) -> Runner
             "virtual, local or ssh",
             "name one of these",
         )
-    if not name and not host:
-        name = "virtual" if "virtual" in board.runners else "local"
-    return pick_runner(board, name, host, accept_host_key)
 
 
 def _check_roofline(path: Path, runner: Runner) -> None:

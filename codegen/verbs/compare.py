@@ -22,10 +22,10 @@ from codegen.verbs.options import (
     HOST,
     JSON,
     SHAPE,
-    console,
     parse_shapes,
     verbosity,
 )
+from codegen.verbs.progress import progress
 
 _MIB = 1 << 20
 _OURS = "codegen"
@@ -88,9 +88,9 @@ def compare(
     picked = [ENGINES[_OURS], *(e for e in pick_engines(engines) if e.name != _OURS)]
     network = load_network(model, parse_shapes(shapes), model.stem)
     rows = []
-    with console(quiet or as_json).status("") as status:
+    with progress(quiet) as stage:
         for engine in picked:
-            status.update(f"{engine.name} ...")
+            stage(engine.name)
             kind = "f32" if dtype not in engine.dtypes and engine.name == _OURS else dtype
             rows.append(measure(engine, network, target, kind, chosen, timeout))
     if as_json:

@@ -64,6 +64,14 @@ HOST = click.option(
     metavar="ALIAS",
     help="The board itself, over SSH: an alias of ~/.ssh/config, or user@host[:port].",
 )
+HOSTS = click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="ALIAS",
+    help="The board itself, over SSH: an alias of ~/.ssh/config, or user@host[:port]. Repeatable: "
+    "several boards of this kind share the work (extra [fleet]).",
+)
 ACCEPT_HOST_KEY = click.option(
     "--accept-host-key",
     is_flag=True,

@@ -23,16 +23,17 @@ from codegen.pricing import (
     macs,
     plan_parts,
     price_signatures,
+    ready,
     warm_weights,
 )
-from codegen.run import Runner, pick_runner
 from codegen.signature import Signature
 from codegen.store import Measurement, Store, store_path
-from codegen.store.records import PARTS
+from codegen.store.records import PARTS, conditions_of
+from codegen.verbs.hosts import measuring_runner
 from codegen.verbs.options import (
     ACCEPT_HOST_KEY,
     BOARD,
-    HOST,
+    HOSTS,
     JSON,
     MODEL,
     SHAPE,
@@ -59,7 +60,7 @@ _FIGURES = ("cycles", "ns", *PARTS, "scratch_bytes", "code_bytes", "weights_byte
     help="What measures: virtual, local or ssh. Default: virtual where the board has it, ssh with "
     "--host.",
 )
-@HOST
+@HOSTS
 @ACCEPT_HOST_KEY
 @click.option(
     "--weights",
@@ -74,7 +75,7 @@ _FIGURES = ("cycles", "ns", *PARTS, "scratch_bytes", "code_bytes", "weights_byte
     "--jobs",
     default=0,
     help="Programs measured at once. Default: one per core of this machine on the virtual board, "
-    "one on a real board.",
+    "one per real board.",
 )
 @SHAPE
 @STORE
@@ -85,7 +86,7 @@ def price(
     board: str,
     layer: str,
     runner: str,
-    host: str,
+    hosts: tuple[str, ...],
     accept_host_key: bool,
     weights: str,
     again: bool,
@@ -102,15 +103,18 @@ def price(
     Exit code 1 if the board fails. A candidate that fails is a row with its error.
     """
     target = load_board(board)
-    chosen = _runner(target, runner, host, accept_host_key)
-    store = Store(store_path(store_file))
     pinned = parse_shapes(shapes)
     names = _choose(layer_names(load_graph(model, pinned)), layer)
     generated = generate(model, target, None, pinned)
     warm = weights == "warm" or (weights == "auto" and warm_weights(generated.schedule, target))
     settings = Settings(warm, again, jobs)
     try:
-        with _progress(quiet or as_json) as progress:
+        with (
+            measuring_runner(target, runner, hosts, accept_host_key) as chosen,
+            _progress(quiet) as progress,
+        ):
+            ready(target, chosen, settings)
+            store = Store(store_path(store_file))  # not before all else is known to be right
             prices = price_signatures(
                 list(names), target, chosen, store, None, progress, settings
             )
@@ -132,12 +136,6 @@ def price(
     elif not quiet:
         _show(result, verbose)
     return 0
-
-
-def _runner(board: Board, name: str, host: str, accept_host_key: bool) -> Runner:
-    if not name and not host:
-        name = "virtual" if "virtual" in board.runners else "local"
-    return pick_runner(board, name, host, accept_host_key)
 
 
 def _choose(names: Mapping[Signature, list[str]], wanted: str) -> dict[Signature, list[str]]:
@@ -188,6 +186,7 @@ def _layer(
                 "ms": None if m.ns is None else round(m.ns / 1e6, 6),
                 "peak_percent": _peak(work, m, board),
                 **{f: getattr(m, f) for f in _FIGURES},
+                "conditions": conditions_of(m) or None,
                 "default": (signature, c) in taken,
             }
             for c, m in ranked

@@ -11,7 +11,7 @@ from codegen.errors import CodegenError
 from codegen.models.fetch import write_atomically
 from codegen.pricing.stale import reasons
 from codegen.store import Key, Measurement, Store, read_lines, store_path, write_lines
-from codegen.store.records import to_dict
+from codegen.store.records import conditions_of, to_dict
 from codegen.store.store import matches
 from codegen.verbs.options import JSON, STORE, print_rows
 
@@ -124,16 +124,33 @@ def _rows(
 
 
 def _line(key: Key, measured: Measurement) -> dict[str, str]:
-    m = measured
-    cost = "failed" if m.error else f"{m.cycles:,}" if m.cycles is not None else f"{m.ns:,.0f} ns"
     return {
         "layer": key.layer.key,
         "what": str(key.layer),
         "kernel": key.kernel,
         "layout": key.layout,
         "weights": key.weights,
-        "cost": cost,
+        "cost": _cost(measured),
         "board": key.context.board,
         "runner": key.context.runner,
-        "date": m.date,
+        "date": measured.date,
+        "conditions": _state(measured),
     }
+
+
+def _cost(measured: Measurement) -> str:
+    if measured.error:
+        return f"failed: {measured.error.splitlines()[0][:80]}"
+    return f"{measured.cycles:,}" if measured.cycles is not None else f"{measured.ns:,.0f} ns"
+
+
+def _state(measured: Measurement) -> str:
+    """The board's clock and heat after the run."""
+    after = conditions_of(measured).get("after", {})
+    clock, heat = after.get("cur_freq_hz"), after.get("temperature_c")
+    words = (
+        after.get("governor"),
+        None if clock is None else f"{clock / 1e9:.2f} GHz",
+        None if heat is None else f"{heat:.0f} °C",
+    )
+    return ", ".join(w for w in words if w)

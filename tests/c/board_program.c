@@ -1,4 +1,5 @@
 /* What a board may be asked to run: the first argument says how it behaves. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,22 @@ static int next_turn(void)
     return turn;
 }
 
+/* Write zeros until the disk is full, at most 64 MiB. Returns the exit code. */
+static int fill(const char *to)
+{
+    static const char block[65536];
+    FILE *out = fopen(to, "wb");
+    int written = 0;
+    while (out && written < 1024 && fwrite(block, sizeof block, 1, out) == 1 && !fflush(out))
+        written++;
+    if (written == 1024 && !fclose(out)) {
+        puts("{\"written\": 67108864}");
+        return 0;
+    }
+    printf("{\"error\": \"%s\"}\n", strerror(errno));
+    return 1;
+}
+
 static void print_runs(int steady)
 {
     printf("{\"runs_ns\": [");
@@ -48,6 +65,8 @@ int main(int argc, char **argv)
     if (!strcmp(what, "copy")) {
         copy(argv[2], argv[3]);
         printf("{\"args\": %d}\n", argc);
+    } else if (!strcmp(what, "fill")) {
+        return fill(argv[2]);
     } else if (!strcmp(what, "hang")) {
         for (;;)
             sleep(1);

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from codegen.cores import PARTS
+
 # One read of many small files; grep with two or more files prints "path:line". What a kernel does
 # not have is left out.
 READ = r"""
@@ -21,12 +23,6 @@ vcgencmd get_throttled
 exit 0
 """
 
-# Part numbers of MIDR_EL1, from each core's technical reference manual.
-PARTS = {
-    "cortex-a35": 0xD04, "cortex-a53": 0xD03, "cortex-a55": 0xD05, "cortex-a57": 0xD07,
-    "cortex-a72": 0xD08, "cortex-a73": 0xD09, "cortex-a75": 0xD0A, "cortex-a76": 0xD0B,
-    "neoverse-n1": 0xD0C, "cortex-a77": 0xD0D, "cortex-a78": 0xD41,
-}  # fmt: skip
 # Raspberry Pi firmware, `vcgencmd get_throttled`: bit n now, bit n + 16 since the board started.
 _PI_FLAGS = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
 _THROTTLES = re.compile(r"cpufreq|cpu[-_]?idle|processor|devfreq", re.IGNORECASE)  # no fans

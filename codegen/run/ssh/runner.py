@@ -22,6 +22,7 @@ from codegen.run.ssh.lease import Lease
 from codegen.run.ssh.problems import BoardProblem, RunProblem
 from codegen.run.ssh.shell import posix, run
 from codegen.run.ssh.transfer import Files, open_files
+from codegen.run.statistics import DRIFT, WIDTH
 
 # In the folder's data/: two processes' numbers for the keeper, the program, and its exit code as a
 # number even where a signal ended it, which SSH would tell by name.
@@ -37,13 +38,17 @@ _MOST_OUTPUT = 4 << 20
 class Limits:
     """Seconds and numbers. `connect_s` bounds each step of connecting, `lease_s` the wait for
     another's job, `silence_s` how long a dead board is waited for. A measurement is made at most
-    `attempts` times; a board that throttled rests for `settle_s` in between."""
+    `attempts` times; a board that throttled rests for `settle_s` in between. It is noisy where the
+    interval of the median is wider than `width`, or first and last third of the runs are further
+    apart than `drift`, both as parts of the median."""
 
     connect_s: float = 15.0
     lease_s: float = 1800.0
     silence_s: float = 40.0
     attempts: int = 3
     settle_s: float = 10.0
+    width: float = WIDTH
+    drift: float = DRIFT
 
 
 class SshRunner:
@@ -58,7 +63,8 @@ class SshRunner:
     def run(self, job: Job, board: Board) -> Outcome:
         """The report of a program that gives `runs_ns` gets `conditions` {"before", "after"}, and
         comes only from an attempt that neither throttled nor was noisy. Of a program with several
-        lists of runs the steady ones are good, and `noisy` has for each its reason or nothing.
+        lists of runs the steady ones are good, whichever attempt they are of, and `noisy` has for
+        each its reason or nothing; `conditions` spans these attempts.
         `lost` is set where the board and not the program failed, so also for a rejected figure."""
         problem = _unsuitable(job)
         if problem:
@@ -91,7 +97,7 @@ class _Attempt:
     def repeat(self) -> Outcome:
         """Until a figure is steady and was taken on a board that did not throttle; a board that
         throttles rests in between. Of several trials each is kept from where it was steady."""
-        best, reason, throttled = None, "", ""
+        best, first, reason, throttled = None, None, "", ""
         with open_files(self.client, self.limits.connect_s) as files:
             self._push(files)
             for _ in range(self.limits.attempts):
@@ -102,6 +108,7 @@ class _Attempt:
                     return outcome
                 if not throttled:
                     best, taken = runs.better(best), outcome
+                    first = first or outcome
                     if not any(best.noisy):
                         break
                 reason = throttled or next(filter(None, best.noisy))
@@ -109,7 +116,9 @@ class _Attempt:
             error = f"rejected after {self.limits.attempts} attempts: {reason}"
             return Outcome(error=error, seconds=outcome.seconds, lost=True)
         noisy = {"noisy": list(best.noisy)} if best.nested else {}
-        return replace(taken, report={**taken.report, "runs_ns": best.plain(), **noisy})
+        conditions = {**taken.report["conditions"], "before": first.report["conditions"]["before"]}
+        told = {"runs_ns": best.plain(), "conditions": conditions, **noisy}
+        return replace(taken, report={**taken.report, **told})
 
     def _push(self, files: Files) -> None:
         folder = self.lease.folder
@@ -126,7 +135,7 @@ class _Attempt:
             raise BoardProblem(f"the host {wrong} ({self.board.name})")
         outcome = self._run(files, cpu)
         try:
-            runs = Runs() if outcome.error else read_runs(outcome.report)
+            runs = Runs() if outcome.error else self._read(outcome)
         except ValueError as e:
             return Outcome(error=str(e), seconds=outcome.seconds), Runs(), ""
         if not runs.trials:
@@ -137,6 +146,9 @@ class _Attempt:
         conditions = {"before": before.of_cpu(cpu), "after": after.of_cpu(cpu)}
         report = {**outcome.report, "conditions": conditions}
         return replace(outcome, report=report), runs, why_throttled(before, after, cpu)
+
+    def _read(self, outcome: Outcome) -> Runs:
+        return read_runs(outcome.report, self.limits.width, self.limits.drift)
 
     def _conditions(self) -> Conditions:
         done = run(self.client, posix(READ), self.limits.connect_s, limit=_MOST_OUTPUT)
