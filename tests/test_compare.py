@@ -7,11 +7,13 @@ from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks.peers import missing as gaps
 from benchmarks.peers import report, results
 from codegen.board import load_board
 from codegen.cli import main
 from codegen.peers.engines import ENGINES
 from codegen.peers.measure import Row
+from codegen.peers.measure import measure as measure_for_real
 from codegen.run.virtual import missing
 from codegen.verbs import compare as verb
 
@@ -39,6 +41,8 @@ def measured(monkeypatch):
 
     def fake(engine, network, board, dtype, runner, timeout):
         asked.append((engine.name, dtype, runner.name))
+        if dtype not in engine.dtypes:
+            return measure_for_real(engine, network, board, dtype, runner, timeout)
         return rows[engine.name]
 
     monkeypatch.setattr(verb, "measure", fake)
@@ -81,6 +85,19 @@ def test_ours_is_shown_in_float_where_it_has_no_int8(measured):
     assert compare("--with", "ncnn", "--dtype", "i8", "-q") == 0
     ours = "i8" if "i8" in ENGINES["codegen"].dtypes else "f32"
     assert [a[:2] for a in measured[1]] == [("codegen", ours), ("ncnn", "i8")]
+
+
+def test_an_engine_without_an_element_type_says_why(measured, capsys):
+    assert compare("--with", "ncnn,blas", "--dtype", "i8") == 0
+    out = capsys.readouterr().out
+    assert f"blas: {ENGINES['blas'].lacks['i8']}" in out
+
+
+def test_every_engine_does_an_element_type_or_tells_why_not():
+    for engine in ENGINES.values():
+        assert set(engine.dtypes) | set(engine.lacks) == set(gaps.DTYPES), engine.name
+        assert not set(engine.dtypes) & set(engine.lacks), engine.name
+        assert all(len(reason) > 20 for reason in engine.lacks.values()), engine.name
 
 
 def test_failure_of_our_own_library_is_exit_code_1(measured):
@@ -157,7 +174,7 @@ def drawn(tmp_path) -> Path:
             results.store(row("ncnn", ncnn * scale, **more), "s", tmp_path)
         results.store(row("mnn", None, "wrong result: x", core=core, model="big"), "s", tmp_path)
     results.store(row("ort", 5.0, model="big", dtype="i8"), "s", tmp_path)
-    report.draw(tmp_path, tmp_path / "docs")
+    report.draw(tmp_path, tmp_path / "docs", ("big", "huge"))
     return tmp_path / "docs"
 
 
@@ -167,16 +184,33 @@ def test_tables(drawn):
     assert "| codegen, default plan | **2.00** | **40.0** | 1.00x |" in text  # the A53
     assert "| ncnn | 2.00 (2.00x) | 10.0 (0.50x) | 1.00x |" in text  # the A57
     assert "| MNN |" not in text.split("## Engines")[0]
-    assert "- MNN (big f32 a53, big f32 a57, big f32 a72): wrong result: x" in text
+    assert "huge" not in text.split("## Missing figures")[0]
     assert "## int8" in text
     assert "| onnxruntime | – | 5.00 (0.25x) | 0.25x |" in text
     assert max(map(len, text.split("| engine")[0].splitlines())) <= 100
 
 
+def test_every_missing_figure_has_a_reason(drawn):
+    text = (drawn / "BENCHMARKS.md").read_text().split("## Missing figures")[1]
+    told = dict(x.removeprefix("- ").split("): ", 1) for x in text.splitlines() if x[:2] == "- ")
+    assert told["MNN (big f32"] == "wrong result: x"
+    assert told["im2col + OpenBLAS (all i8"] == ENGINES["blas"].lacks["i8"]
+    assert told["codegen, default plan; ncnn (huge f32"] == gaps.NOT_MEASURED
+    ort = next(k for k in told if k.startswith("onnxruntime"))
+    assert ort == "onnxruntime (all f32; small, huge i8; big i8 on a53, a72"
+    assert told[ort] == gaps.NOT_MEASURED
+
+
+def test_nothing_is_missing_where_all_is_measured():
+    rows = [row(e, 1.0, core=c, dtype=d).as_dict()
+            for e in ENGINES for c in ("a53", "a57", "a72") for d in gaps.DTYPES]  # fmt: skip
+    assert gaps.lines(rows, ["m"]) == []
+
+
 def test_figures_of_different_cycle_models_are_told(drawn):
     assert "do not compare" not in (drawn / "BENCHMARKS.md").read_text()
     results.store(row("ncnn", 3.0, model="big"), "another", drawn.parent)
-    report.draw(drawn.parent, drawn)
+    report.draw(drawn.parent, drawn, ())
     assert "do not compare" in (drawn / "BENCHMARKS.md").read_text()
 
 

@@ -1,5 +1,20 @@
 """The words of docs/BENCHMARKS.md."""
 
+CORES = {
+    "a53": "Cortex-A53, 1.4 GHz (Raspberry Pi 3B+)",
+    "a57": "Cortex-A57, 1.43 GHz (Jetson Nano)",
+    "a72": "Cortex-A72, 1.8 GHz (Raspberry Pi 4)",
+}
+NAMES = {  # in the order of the tables' lines
+    "codegen": "codegen, default plan",
+    "ncnn": "ncnn",
+    "mnn": "MNN",
+    "litert": "LiteRT (XNNPACK)",
+    "ort": "onnxruntime",
+    "blas": "im2col + OpenBLAS",
+    "emx": "emx-onnx-cgen",
+    "onnx2c": "onnx2c",
+}
 HOW = {
     "codegen": "the plan that `codegen build` makes without a search",
     "ncnn": "aarch64 wheel; converted by pnnx; half-precision storage off",

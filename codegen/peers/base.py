@@ -60,12 +60,14 @@ class Prepared:
 @dataclass(frozen=True)
 class Engine:
     """`prepare(network, board, dtype, folder)` makes what goes to the board, with `folder` for its
-    files; PeerError where the engine cannot take the network."""
+    files; PeerError where the engine cannot take the network. `lacks`: element types that it does
+    not do, with the reason."""
 
     name: str
     version: str
     dtypes: tuple[str, ...]
     prepare: Callable[[Network, Board, str, Path], Prepared]
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_tool(command: Sequence[str], folder: Path, env: Mapping[str, str], name: str) -> str:

@@ -64,7 +64,8 @@ def measure(
     an engine or its converter does. Beside a virtual board, `qemu` does what needs no cycles."""
     row = Row(engine.name, engine.version, network.name, core_of(board), dtype)
     if dtype not in engine.dtypes:
-        return replace(row, error=f"{dtype} is not set up for this engine")
+        reason = engine.lacks.get(dtype, f"{dtype} is not set up for this engine")
+        return replace(row, error=reason)
     with tempfile.TemporaryDirectory(prefix="codegen-peer-") as folder:
         try:
             prepared = engine.prepare(network, board, dtype, Path(folder))

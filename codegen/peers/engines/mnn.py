@@ -36,4 +36,5 @@ def _convert(model: bytes, folder: Path) -> None:
         raise PeerError(f"mnnconvert made no model: {said.strip().splitlines()[-1:]}")
 
 
-ENGINE = Engine("mnn", MNN.version, ("f32",), _prepare)
+_NO_INT8 = "not set up for this engine"
+ENGINE = Engine("mnn", MNN.version, ("f32",), _prepare, {"i8": _NO_INT8})

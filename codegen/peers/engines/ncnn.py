@@ -61,4 +61,5 @@ def _prepare(network: Network, board: Board, dtype: str, folder: Path) -> Prepar
     return Prepared(files, script="ncnn_net.py", wheels=(NCNN, NUMPY), binary_bytes=size)
 
 
-ENGINE = Engine("ncnn", NCNN.version, ("f32",), _prepare)
+_NO_INT8 = "the ncnn and pnnx wheels carry neither ncnn2table nor ncnn2int8, which quantise"
+ENGINE = Engine("ncnn", NCNN.version, ("f32",), _prepare, {"i8": _NO_INT8})

@@ -33,4 +33,5 @@ def _prepare(network: Network, board: Board, dtype: str, folder: Path) -> Prepar
     )
 
 
-ENGINE = Engine("codegen", __version__, ("f32",), _prepare)
+_NO_INT8 = "codegen generates no int8 code yet"
+ENGINE = Engine("codegen", __version__, ("f32",), _prepare, {"i8": _NO_INT8})
