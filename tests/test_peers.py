@@ -21,7 +21,7 @@ from codegen.models.catalog import Package
 from codegen.peers import heap, measure, portable, sysroot, wheels
 from codegen.peers.base import Engine, Network, PeerError, Prepared, run_tool
 from codegen.peers.blas_writer import write_net
-from codegen.peers.engines import ENGINES, onnx2c, pick_engines
+from codegen.peers.engines import ENGINES, mnn, onnx2c, pick_engines
 from codegen.peers.network import load_network
 from codegen.run import Job, Outcome
 from codegen.run.qemu import QemuRunner
@@ -322,6 +322,20 @@ def test_engines_are_named_in_a_list():
 def test_a_converter_that_fails_is_a_reason(tmp_path, command, said):
     with pytest.raises(PeerError, match=said):
         run_tool(("sh", "-c", command), tmp_path, dict(os.environ), "tool")
+
+
+def test_mnn_gets_a_text_file_for_each_input(tmp_path):
+    arrays = {"gpu_0/data": np.float32([[0.5, 1e-3]]), "b": np.float32([3])}
+    mnn._write_sample(tmp_path / "0", arrays, '{"inputs": []}')
+    back = np.loadtxt(tmp_path / "0" / "gpu_0" / "data.txt", np.float32)
+    assert np.array_equal(back, np.float32([0.5, 1e-3]))
+    assert {p.name for p in (tmp_path / "0").iterdir()} == {"gpu_0", "b.txt", "input.json"}
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/../../x"])
+def test_mnn_writes_no_sample_outside_its_folder(tmp_path, name):
+    with pytest.raises(PeerError, match="no input of the name"):
+        mnn._write_sample(tmp_path / "0", {name: np.float32([1])}, "{}")
 
 
 # --- engines that need no package

@@ -71,7 +71,7 @@ def test_every_engine_computes_what_onnxruntime_does(name, model, tmp_path):
 
 @pytest.mark.parametrize("name", [n for n in PEERS if "i8" in ENGINES[n].dtypes])
 def test_int8_is_near_enough_and_its_model_smaller(name, tmp_path):
-    path = MODELS / "mlperf_ic_resnet8.onnx"
+    path = MODELS / "mlperf_vww_mbv1_025.onnx"
     (tmp_path / "f").mkdir()
     (tmp_path / "i").mkdir()
     as_float = ENGINES[name].prepare(load_network(path), A57, "f32", tmp_path / "f")

@@ -18,7 +18,7 @@ NAMES = {  # in the order of the tables' lines
 HOW = {
     "codegen": "the plan that `codegen build` makes without a search",
     "ncnn": "aarch64 wheel; converted by pnnx; half-precision storage off",
-    "mnn": "aarch64 wheel; converted by mnnconvert; precision high",
+    "mnn": "aarch64 wheel; converted by mnnconvert, int8 by mnnquant (ADMM); precision high",
     "litert": "aarch64 wheel; flatbuffer in NHWC written through LiteRT's schema module",
     "ort": "aarch64 wheel; CPU execution provider on the ONNX file",
     "blas": "Debian's libopenblas, linked statically; depthwise convolutions in plain loops "
