@@ -195,7 +195,8 @@ def test_every_missing_figure_has_a_reason(drawn):
     told = dict(x.removeprefix("- ").split("): ", 1) for x in text.splitlines() if x[:2] == "- ")
     assert told["MNN (big f32"] == "wrong result: x"
     assert told["im2col + OpenBLAS (all i8"] == ENGINES["blas"].lacks["i8"]
-    assert told["codegen, default plan; ncnn (huge f32"] == gaps.NOT_MEASURED
+    assert told["codegen, default plan (huge f32"] == gaps.NOT_MEASURED
+    assert told["im2col + OpenBLAS; emx-onnx-cgen; onnx2c (all f32"] == gaps.NOT_MEASURED
     ort = next(k for k in told if k.startswith("onnxruntime"))
     assert ort == "onnxruntime (all f32; small, huge i8; big i8 on a53, a72"
     assert told[ort] == gaps.NOT_MEASURED

@@ -17,7 +17,8 @@ NAMES = {  # in the order of the tables' lines
 }
 HOW = {
     "codegen": "the plan that `codegen build` makes without a search",
-    "ncnn": "aarch64 wheel; converted by pnnx; half-precision storage off",
+    "ncnn": "aarch64 wheel; converted by pnnx; half-precision storage off; int8 in the form that "
+    "its tool ncnn2int8 gives, ranges by the largest magnitude",
     "mnn": "aarch64 wheel; converted by mnnconvert, int8 by mnnquant (ADMM); precision high",
     "litert": "aarch64 wheel; flatbuffer in NHWC written through LiteRT's schema module",
     "ort": "aarch64 wheel; CPU execution provider on the ONNX file",
@@ -56,8 +57,9 @@ generators the code and constants of the network.
 """
 INT8 = """## int8
 
-Statically quantised by each engine's own tool, calibrated on seeded inputs; in parentheses the
-multiple of our *float32* time. The cycle model is not validated for int8 code and tends to be
+Statically quantised, calibrated on seeded inputs: by the engine's own tool, for ncnn and LiteRT by
+writers of ours, because their packages carry none. In parentheses the multiple of our *float32*
+time. The cycle model is not validated for int8 code and tends to be
 optimistic there.
 """
 LIMITS = """## What these figures are not
