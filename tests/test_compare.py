@@ -2,18 +2,22 @@
 
 import json
 import shutil
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from benchmarks.peers import missing as gaps
-from benchmarks.peers import report, results
+from benchmarks.peers import report, results, sweep
 from codegen.board import load_board
 from codegen.cli import main
-from codegen.peers.engines import ENGINES
+from codegen.peers.base import Engine
+from codegen.peers.engines import ENGINES, ours
 from codegen.peers.measure import Row
 from codegen.peers.measure import measure as measure_for_real
+from codegen.peers.network import load_network
 from codegen.run.virtual import missing
 from codegen.verbs import compare as verb
 
@@ -142,16 +146,67 @@ def test_a_real_comparison_twice_alike(capsys):
 def test_rows_are_kept_for_the_same_engine_and_cycle_model(tmp_path):
     engine = ENGINES["ncnn"]
     version = {"version": engine.version}
-    results.store(row("ncnn", 3.0, **version), "s1", tmp_path)
-    results.store(row("mnn", 4.0), "s1", tmp_path)
-    assert results.find("a57", engine, "m", "f32", "s1", tmp_path)["ms"] == 3.0
-    assert results.find("a57", engine, "m", "f32", "s2", tmp_path) is None
-    assert results.find("a57", engine, "m", "i8", "s1", tmp_path) is None
-    assert results.find("a53", engine, "m", "f32", "s1", tmp_path) is None
-    results.store(row("ncnn", 5.0, **version), "s2", tmp_path)
+    results.store(row("ncnn", 3.0, **version), "s1", folder=tmp_path)
+    results.store(row("mnn", 4.0), "s1", folder=tmp_path)
+    assert results.find("a57", engine, "m", "f32", "s1", folder=tmp_path)["ms"] == 3.0
+    assert results.find("a57", engine, "m", "f32", "s2", folder=tmp_path) is None
+    assert results.find("a57", engine, "m", "i8", "s1", folder=tmp_path) is None
+    assert results.find("a53", engine, "m", "f32", "s1", folder=tmp_path) is None
+    results.store(row("ncnn", 5.0, **version), "s2", folder=tmp_path)
     assert [(r["engine"], r["ms"]) for r in results.load("a57", tmp_path)] == [
         ("mnn", 4.0), ("ncnn", 5.0)]  # fmt: skip
     assert [p.name for p in tmp_path.iterdir()] == ["a57.json"]
+
+
+def test_rows_of_codegen_are_measured_again_when_its_code_changes(tmp_path):
+    engine = ENGINES["codegen"]
+    results.store(row("codegen", 3.0, version=engine.version), "s", "c1", tmp_path)
+    found = [results.find("a57", engine, "m", "f32", "s", code, tmp_path)
+             for code in ("c1", "c2", "")]  # fmt: skip
+    assert [bool(x) for x in found] == [True, False, False]
+    assert "code" not in row("ncnn", 1.0).as_dict()
+
+
+def test_the_digest_of_generated_code_follows_the_sources(monkeypatch):
+    network, again = load_network(MNIST), load_network(MNIST)
+    code = ENGINES["codegen"].code
+    before = code(network, A57, "f32")
+    assert code(again, A57, "f32") == before
+    assert code(network, load_board("raspberry-pi-4"), "f32") != before
+    generate = ours.generate
+
+    def changed(*args):
+        made = generate(*args)
+        files = {**made.sources.files, "src/kernels.c": b"another"}
+        return replace(made, sources=replace(made.sources, files=files))
+
+    monkeypatch.setattr(ours, "generate", changed)
+    assert code(network, A57, "f32") != before
+
+
+def test_the_sweep_keeps_what_is_there_and_asks_for_the_code(tmp_path, monkeypatch, capsys):
+    ran, codes = [], ["c1"]
+    engines = [Engine("codegen", "1", ("f32",), None, {}, lambda *_: codes[-1]),
+               Engine("ncnn", "1", ("f32", "i8"), None)]  # fmt: skip
+
+    def fake(engine, network, board, dtype, runner, qemu):
+        ran.append((engine.name, dtype))
+        return row(engine.name, 1.0, dtype=dtype)
+
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(sweep, "_network", lambda model: None)
+    monkeypatch.setattr(sweep, "measure", fake)
+    options = Namespace(model="m", core="a57", dtype="f32,i8", again=set())
+    sweep.sweep(options, engines)
+    assert ran == [("codegen", "f32"), ("ncnn", "f32"), ("ncnn", "i8")]
+    assert "m a57 codegen f32: 1.00 ms, 1,000,000 cycles" in capsys.readouterr().out
+    sweep.sweep(options, engines)
+    assert len(ran) == 3
+    codes.append("c2")
+    sweep.sweep(options, engines)
+    assert ran[3:] == [("codegen", "f32")]
+    sweep.sweep(Namespace(**{**vars(options), "again": {"ncnn"}}), engines)
+    assert ran[4:] == [("ncnn", "f32"), ("ncnn", "i8")]
 
 
 def test_scale_is_the_same_until_the_cycle_model_changes(tmp_path, monkeypatch):
@@ -168,12 +223,13 @@ def test_scale_is_the_same_until_the_cycle_model_changes(tmp_path, monkeypatch):
 @pytest.fixture
 def drawn(tmp_path) -> Path:
     for core, scale in (("a53", 2), ("a57", 1), ("a72", 0.5)):
-        for model, ours, ncnn in (("big", 20.0, 10.0), ("small", 1.0, 2.0)):
+        for model, mine, ncnn in (("big", 20.0, 10.0), ("small", 1.0, 2.0)):
             more = {"core": core, "model": model}
-            results.store(row("codegen", ours * scale, **more), "s", tmp_path)
-            results.store(row("ncnn", ncnn * scale, **more), "s", tmp_path)
-        results.store(row("mnn", None, "wrong result: x", core=core, model="big"), "s", tmp_path)
-    results.store(row("ort", 5.0, model="big", dtype="i8"), "s", tmp_path)
+            results.store(row("codegen", mine * scale, **more), "s", folder=tmp_path)
+            results.store(row("ncnn", ncnn * scale, **more), "s", folder=tmp_path)
+        wrong = row("mnn", None, "wrong result: x", core=core, model="big")
+        results.store(wrong, "s", folder=tmp_path)
+    results.store(row("ort", 5.0, model="big", dtype="i8"), "s", folder=tmp_path)
     report.draw(tmp_path, tmp_path / "docs", ("big", "huge"))
     return tmp_path / "docs"
 
@@ -210,7 +266,7 @@ def test_nothing_is_missing_where_all_is_measured():
 
 def test_figures_of_different_cycle_models_are_told(drawn):
     assert "do not compare" not in (drawn / "BENCHMARKS.md").read_text()
-    results.store(row("ncnn", 3.0, model="big"), "another", drawn.parent)
+    results.store(row("ncnn", 3.0, model="big"), "another", folder=drawn.parent)
     report.draw(drawn.parent, drawn, ())
     assert "do not compare" in (drawn / "BENCHMARKS.md").read_text()
 

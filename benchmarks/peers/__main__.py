@@ -1,7 +1,8 @@
 """Every engine on every network and core: `python -m benchmarks.peers [--help]`.
 
-Rows that are there already are kept, where the engine's version and the virtual board are the same:
-the sweep can be interrupted at any time. Then docs/BENCHMARKS.md and its chart are drawn again.
+Rows that are there already are kept, where the engine's version, the virtual board and for codegen
+the generated code are the same: the sweep can be interrupted at any time. Then docs/BENCHMARKS.md
+and its chart are drawn again.
 """
 
 import argparse

@@ -61,13 +61,15 @@ class Prepared:
 class Engine:
     """`prepare(network, board, dtype, folder)` makes what goes to the board, with `folder` for its
     files; PeerError where the engine cannot take the network. `lacks`: element types that it does
-    not do, with the reason."""
+    not do, with the reason. `code(network, board, dtype)`: digest of what an engine generates,
+    where that changes without its version."""
 
     name: str
     version: str
     dtypes: tuple[str, ...]
     prepare: Callable[[Network, Board, str, Path], Prepared]
     lacks: Mapping[str, str] = field(default_factory=dict)
+    code: Callable[[Network, Board, str], str] | None = None
 
 
 def run_tool(command: Sequence[str], folder: Path, env: Mapping[str, str], name: str) -> str:
