@@ -64,6 +64,12 @@ def compare(*args: object) -> int:
     return codegen("compare", MNIST, "--board", A57.name, *args)
 
 
+def test_a_result_that_is_off_by_a_little_is_told(measured, capsys):
+    measured[0]["ncnn"] = replace(row("ncnn", 3.0), max_rel_error=8.5e-3)
+    assert compare("--with", "ncnn") == 0
+    assert "ncnn: the result is off by 8.5e-03 of the output's scale" in capsys.readouterr().out
+
+
 def test_json_has_a_row_for_every_engine_and_ours_first(measured, capsys):
     assert compare("--with", "ncnn,mnn,codegen", "--json") == 0
     found = json.loads(capsys.readouterr().out)
@@ -244,6 +250,18 @@ def test_tables(drawn):
     assert "## int8" in text
     assert "| onnxruntime | – | 5.00 (0.25x) | 0.25x |" in text
     assert max(map(len, text.split("| engine")[0].splitlines())) <= 100
+
+
+def test_results_that_are_less_exact_are_named_under_their_table(drawn):
+    less = replace(row("ncnn", 10.0, model="big"), max_rel_error=2e-3)
+    int8 = replace(row("ncnn", 5.0, model="big", dtype="i8"), max_rel_error=0.2)
+    for r in (less, int8):
+        results.store(r, "s", folder=drawn.parent)
+    report.draw(drawn.parent, drawn, ())
+    tables = (drawn / "BENCHMARKS.md").read_text().split("\n## ")
+    note = "\n\nncnn, big: the result is off by 2.0e-03 of the output's scale.\n"
+    assert [note in t for t in tables[1:4]] == [False, True, False]
+    assert "".join(tables[1:]).count("the result is off") == 1
 
 
 def test_every_missing_figure_has_a_reason(drawn):

@@ -9,6 +9,7 @@ from benchmarks.peers import missing, results, text
 from benchmarks.peers.chart import svg
 from benchmarks.peers.sweep import MODELS
 from benchmarks.peers.text import CORES, NAMES
+from codegen.peers.measure import from_dict, remark
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 OURS = "codegen"
@@ -87,7 +88,13 @@ def _latency(rows: Rows, dtype: str) -> str:
         ratio = r["ms"] / mine["ms"]
         return (f"**{_ms(r['ms'])}**" if r is mine else f"{_ms(r['ms'])} ({ratio:.2f}x)"), ratio
 
-    return _grid(rows, cell, dtype, "geometric mean")
+    return _grid(rows, cell, dtype, "geometric mean") + _remarks(rows, dtype)
+
+
+def _remarks(rows: Rows, dtype: str) -> str:
+    """Notes under a table, about figures of results that are less exact than ours must be."""
+    some = [r for r in map(from_dict, rows) if r.dtype == dtype and remark(r)]
+    return "".join(f"\n\n{NAMES[r.engine]}, {r.model}: {remark(r)}." for r in some)
 
 
 def _ms(value: float) -> str:

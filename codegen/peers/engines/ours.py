@@ -7,6 +7,7 @@ from pathlib import Path
 from codegen import __version__
 from codegen.board import Board
 from codegen.build import compile_library
+from codegen.compare import TOLERANCE
 from codegen.emit import write
 from codegen.footprint import sections
 from codegen.peers.base import Engine, Network, PeerError, Prepared
@@ -50,4 +51,5 @@ def _code(network: Network, board: Board, dtype: str) -> str:
 
 
 _NO_INT8 = "codegen generates no int8 code yet"
-ENGINE = Engine("codegen", __version__, ("f32",), _prepare, {"i8": _NO_INT8}, _code)
+ENGINE = Engine("codegen", __version__, ("f32",), _prepare, {"i8": _NO_INT8}, _code,
+                TOLERANCE["f32"])  # fmt: skip
