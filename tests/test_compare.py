@@ -2,16 +2,22 @@
 
 import json
 import shutil
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.peers import report, results
+from benchmarks.peers import missing as gaps
+from benchmarks.peers import report, results, sweep
 from codegen.board import load_board
 from codegen.cli import main
-from codegen.peers.engines import ENGINES
+from codegen.peers.base import Engine
+from codegen.peers.engines import ENGINES, ours
 from codegen.peers.measure import Row
+from codegen.peers.measure import measure as measure_for_real
+from codegen.peers.network import load_network
 from codegen.run.virtual import missing
 from codegen.verbs import compare as verb
 
@@ -39,6 +45,8 @@ def measured(monkeypatch):
 
     def fake(engine, network, board, dtype, runner, timeout):
         asked.append((engine.name, dtype, runner.name))
+        if dtype not in engine.dtypes:
+            return measure_for_real(engine, network, board, dtype, runner, timeout)
         return rows[engine.name]
 
     monkeypatch.setattr(verb, "measure", fake)
@@ -54,6 +62,12 @@ def codegen(*args: object) -> int:
 
 def compare(*args: object) -> int:
     return codegen("compare", MNIST, "--board", A57.name, *args)
+
+
+def test_a_result_that_is_off_by_a_little_is_told(measured, capsys):
+    measured[0]["ncnn"] = replace(row("ncnn", 3.0), max_rel_error=8.5e-3)
+    assert compare("--with", "ncnn") == 0
+    assert "ncnn: the result is off by 8.5e-03 of the output's scale" in capsys.readouterr().out
 
 
 def test_json_has_a_row_for_every_engine_and_ours_first(measured, capsys):
@@ -94,6 +108,19 @@ def test_ours_is_shown_in_float_where_it_has_no_int8(measured):
     assert compare("--with", "ncnn", "--dtype", "i8", "-q") == 0
     ours = "i8" if "i8" in ENGINES["codegen"].dtypes else "f32"
     assert [a[:2] for a in measured[1]] == [("codegen", ours), ("ncnn", "i8")]
+
+
+def test_an_engine_without_an_element_type_says_why(measured, capsys):
+    assert compare("--with", "ncnn,blas", "--dtype", "i8") == 0
+    out = capsys.readouterr().out
+    assert f"blas: {ENGINES['blas'].lacks['i8']}" in out
+
+
+def test_every_engine_does_an_element_type_or_tells_why_not():
+    for engine in ENGINES.values():
+        assert set(engine.dtypes) | set(engine.lacks) == set(gaps.DTYPES), engine.name
+        assert not set(engine.dtypes) & set(engine.lacks), engine.name
+        assert all(len(reason) > 20 for reason in engine.lacks.values()), engine.name
 
 
 def test_failure_of_our_own_library_is_exit_code_1(measured):
@@ -138,16 +165,67 @@ def test_a_real_comparison_twice_alike(capsys):
 def test_rows_are_kept_for_the_same_engine_and_cycle_model(tmp_path):
     engine = ENGINES["ncnn"]
     version = {"version": engine.version}
-    results.store(row("ncnn", 3.0, **version), "s1", tmp_path)
-    results.store(row("mnn", 4.0), "s1", tmp_path)
-    assert results.find("a57", engine, "m", "f32", "s1", tmp_path)["ms"] == 3.0
-    assert results.find("a57", engine, "m", "f32", "s2", tmp_path) is None
-    assert results.find("a57", engine, "m", "i8", "s1", tmp_path) is None
-    assert results.find("a53", engine, "m", "f32", "s1", tmp_path) is None
-    results.store(row("ncnn", 5.0, **version), "s2", tmp_path)
+    results.store(row("ncnn", 3.0, **version), "s1", folder=tmp_path)
+    results.store(row("mnn", 4.0), "s1", folder=tmp_path)
+    assert results.find("a57", engine, "m", "f32", "s1", folder=tmp_path)["ms"] == 3.0
+    assert results.find("a57", engine, "m", "f32", "s2", folder=tmp_path) is None
+    assert results.find("a57", engine, "m", "i8", "s1", folder=tmp_path) is None
+    assert results.find("a53", engine, "m", "f32", "s1", folder=tmp_path) is None
+    results.store(row("ncnn", 5.0, **version), "s2", folder=tmp_path)
     assert [(r["engine"], r["ms"]) for r in results.load("a57", tmp_path)] == [
         ("mnn", 4.0), ("ncnn", 5.0)]  # fmt: skip
     assert [p.name for p in tmp_path.iterdir()] == ["a57.json"]
+
+
+def test_rows_of_codegen_are_measured_again_when_its_code_changes(tmp_path):
+    engine = ENGINES["codegen"]
+    results.store(row("codegen", 3.0, version=engine.version), "s", "c1", tmp_path)
+    found = [results.find("a57", engine, "m", "f32", "s", code, tmp_path)
+             for code in ("c1", "c2", "")]  # fmt: skip
+    assert [bool(x) for x in found] == [True, False, False]
+    assert "code" not in row("ncnn", 1.0).as_dict()
+
+
+def test_the_digest_of_generated_code_follows_the_sources(monkeypatch):
+    network, again = load_network(MNIST), load_network(MNIST)
+    code = ENGINES["codegen"].code
+    before = code(network, A57, "f32")
+    assert code(again, A57, "f32") == before
+    assert code(network, load_board("raspberry-pi-4"), "f32") != before
+    generate = ours.generate
+
+    def changed(*args):
+        made = generate(*args)
+        files = {**made.sources.files, "src/kernels.c": b"another"}
+        return replace(made, sources=replace(made.sources, files=files))
+
+    monkeypatch.setattr(ours, "generate", changed)
+    assert code(network, A57, "f32") != before
+
+
+def test_the_sweep_keeps_what_is_there_and_asks_for_the_code(tmp_path, monkeypatch, capsys):
+    ran, codes = [], ["c1"]
+    engines = [Engine("codegen", "1", ("f32",), None, {}, lambda *_: codes[-1]),
+               Engine("ncnn", "1", ("f32", "i8"), None)]  # fmt: skip
+
+    def fake(engine, network, board, dtype, runner, qemu):
+        ran.append((engine.name, dtype))
+        return row(engine.name, 1.0, dtype=dtype)
+
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(sweep, "_network", lambda model: None)
+    monkeypatch.setattr(sweep, "measure", fake)
+    options = Namespace(model="m", core="a57", dtype="f32,i8", again=set())
+    sweep.sweep(options, engines)
+    assert ran == [("codegen", "f32"), ("ncnn", "f32"), ("ncnn", "i8")]
+    assert "m a57 codegen f32: 1.00 ms, 1,000,000 cycles" in capsys.readouterr().out
+    sweep.sweep(options, engines)
+    assert len(ran) == 3
+    codes.append("c2")
+    sweep.sweep(options, engines)
+    assert ran[3:] == [("codegen", "f32")]
+    sweep.sweep(Namespace(**{**vars(options), "again": {"ncnn"}}), engines)
+    assert ran[4:] == [("ncnn", "f32"), ("ncnn", "i8")]
 
 
 def test_scale_is_the_same_until_the_cycle_model_changes(tmp_path, monkeypatch):
@@ -164,13 +242,14 @@ def test_scale_is_the_same_until_the_cycle_model_changes(tmp_path, monkeypatch):
 @pytest.fixture
 def drawn(tmp_path) -> Path:
     for core, scale in (("a53", 2), ("a57", 1), ("a72", 0.5)):
-        for model, ours, ncnn in (("big", 20.0, 10.0), ("small", 1.0, 2.0)):
+        for model, mine, ncnn in (("big", 20.0, 10.0), ("small", 1.0, 2.0)):
             more = {"core": core, "model": model}
-            results.store(row("codegen", ours * scale, **more), "s", tmp_path)
-            results.store(row("ncnn", ncnn * scale, **more), "s", tmp_path)
-        results.store(row("mnn", None, "wrong result: x", core=core, model="big"), "s", tmp_path)
-    results.store(row("ort", 5.0, model="big", dtype="i8"), "s", tmp_path)
-    report.draw(tmp_path, tmp_path / "docs")
+            results.store(row("codegen", mine * scale, **more), "s", folder=tmp_path)
+            results.store(row("ncnn", ncnn * scale, **more), "s", folder=tmp_path)
+        wrong = row("mnn", None, "wrong result: x", core=core, model="big")
+        results.store(wrong, "s", folder=tmp_path)
+    results.store(row("ort", 5.0, model="big", dtype="i8"), "s", folder=tmp_path)
+    report.draw(tmp_path, tmp_path / "docs", ("big", "huge"))
     return tmp_path / "docs"
 
 
@@ -180,16 +259,46 @@ def test_tables(drawn):
     assert "| codegen, default plan | **2.00** | **40.0** | 1.00x |" in text  # the A53
     assert "| ncnn | 2.00 (2.00x) | 10.0 (0.50x) | 1.00x |" in text  # the A57
     assert "| MNN |" not in text.split("## Engines")[0]
-    assert "- MNN (big f32 a53, big f32 a57, big f32 a72): wrong result: x" in text
+    assert "huge" not in text.split("## Missing figures")[0]
     assert "## int8" in text
     assert "| onnxruntime | – | 5.00 (0.25x) | 0.25x |" in text
     assert max(map(len, text.split("| engine")[0].splitlines())) <= 100
 
 
+def test_results_that_are_less_exact_are_named_under_their_table(drawn):
+    less = replace(row("ncnn", 10.0, model="big"), max_rel_error=2e-3)
+    int8 = replace(row("ncnn", 5.0, model="big", dtype="i8"), max_rel_error=0.2)
+    for r in (less, int8):
+        results.store(r, "s", folder=drawn.parent)
+    report.draw(drawn.parent, drawn, ())
+    tables = (drawn / "BENCHMARKS.md").read_text().split("\n## ")
+    note = "\n\nncnn, big: the result is off by 2.0e-03 of the output's scale.\n"
+    assert [note in t for t in tables[1:4]] == [False, True, False]
+    assert "".join(tables[1:]).count("the result is off") == 1
+
+
+def test_every_missing_figure_has_a_reason(drawn):
+    text = (drawn / "BENCHMARKS.md").read_text().split("## Missing figures")[1]
+    told = dict(x.removeprefix("- ").split("): ", 1) for x in text.splitlines() if x[:2] == "- ")
+    assert told["MNN (big f32"] == "wrong result: x"
+    assert told["im2col + OpenBLAS (all i8"] == ENGINES["blas"].lacks["i8"]
+    assert told["codegen, default plan (huge f32"] == gaps.NOT_MEASURED
+    assert told["im2col + OpenBLAS; emx-onnx-cgen; onnx2c (all f32"] == gaps.NOT_MEASURED
+    ort = next(k for k in told if k.startswith("onnxruntime"))
+    assert ort == "onnxruntime (all f32; small, huge i8; big i8 on a53, a72"
+    assert told[ort] == gaps.NOT_MEASURED
+
+
+def test_nothing_is_missing_where_all_is_measured():
+    rows = [row(e, 1.0, core=c, dtype=d).as_dict()
+            for e in ENGINES for c in ("a53", "a57", "a72") for d in gaps.DTYPES]  # fmt: skip
+    assert gaps.lines(rows, ["m"]) == []
+
+
 def test_figures_of_different_cycle_models_are_told(drawn):
     assert "do not compare" not in (drawn / "BENCHMARKS.md").read_text()
-    results.store(row("ncnn", 3.0, model="big"), "another", drawn.parent)
-    report.draw(drawn.parent, drawn)
+    results.store(row("ncnn", 3.0, model="big"), "another", folder=drawn.parent)
+    report.draw(drawn.parent, drawn, ())
     assert "do not compare" in (drawn / "BENCHMARKS.md").read_text()
 
 

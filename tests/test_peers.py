@@ -21,7 +21,7 @@ from codegen.models.catalog import Package
 from codegen.peers import heap, measure, portable, sysroot, wheels
 from codegen.peers.base import Engine, Network, PeerError, Prepared, run_tool
 from codegen.peers.blas_writer import write_net
-from codegen.peers.engines import ENGINES, onnx2c, pick_engines
+from codegen.peers.engines import ENGINES, mnn, onnx2c, pick_engines
 from codegen.peers.network import load_network
 from codegen.run import Job, Outcome
 from codegen.run.qemu import QemuRunner
@@ -255,11 +255,44 @@ def test_a_right_result_has_figures(kws):
 
 
 def test_a_wrong_result_has_none(kws):
-    wrong = (kws.expected["output"] + np.float32(0.01)).tobytes()
+    wrong = (kws.expected["output"] + np.float32(0.03)).tobytes()
     runner = _Runner(Outcome({"cycles": 1, "ms": 1.0}, {"out.bin": wrong}))
     row = measure.measure(_engine(), kws, A57, "f32", runner)
     assert row.error.startswith("wrong result: output 'output' differs")
     assert (row.cycles, row.ms, row.peak_bytes, row.binary_bytes) == (None,) * 4
+
+
+@pytest.mark.parametrize(("off", "good"), [(1e-5, True), (1e-2, True), (3e-2, False)])
+def test_a_result_that_is_off_by_a_little_has_figures_and_a_remark(kws, off, good):
+    wanted = np.linspace(0, 1, 12, dtype=np.float32)[None]
+    network = replace(kws, expected={"output": wanted})
+    y = wanted + np.float32(off) * (np.arange(12) % 2).astype(np.float32)
+    runner = _Runner(Outcome({"cycles": 1, "ms": 1.0}, {"out.bin": y.tobytes()}))
+    row = measure.measure(_engine(), network, A57, "f32", runner)
+    assert row.max_rel_error == pytest.approx(off, rel=1e-2)
+    assert (row.error == "", row.ms is not None) == (good, good)
+    assert measure.remark(row) == (
+        "the result is off by 1.0e-02 of the output's scale" if off == 1e-2 else "")  # fmt: skip
+    ours = replace(ENGINES["codegen"], prepare=_engine().prepare)
+    runner = _Runner(Outcome({"cycles": 1, "ms": 1.0}, {"out.bin": y.tobytes()}))
+    assert bool(measure.measure(ours, network, A57, "f32", runner).error) == (off > 1e-4)
+
+
+def test_a_flat_output_is_not_right_because_it_is_near(kws):
+    wanted = (1 + np.float32(1e-2) * np.sin(np.arange(12, dtype=np.float32)))[None]
+    network = replace(kws, expected={"output": wanted})
+    runner = _Runner(Outcome({"cycles": 1, "ms": 1.0}, {"out.bin": wanted[0, ::-1].tobytes()}))
+    row = measure.measure(_engine(), network, A57, "f32", runner)
+    assert row.error.startswith("wrong result")
+    assert row.max_rel_error < 2e-2
+
+
+def test_an_infinite_error_is_no_number(kws):
+    y = np.full((1, 12), np.inf, np.float32)
+    runner = _Runner(Outcome({"cycles": 1, "ms": 1.0}, {"out.bin": y.tobytes()}))
+    row = measure.measure(_engine(), kws, A57, "f32", runner)
+    assert row.error.startswith("wrong result")
+    assert row.max_rel_error is None
 
 
 def test_half_a_result_is_wrong(kws):
@@ -324,6 +357,20 @@ def test_a_converter_that_fails_is_a_reason(tmp_path, command, said):
         run_tool(("sh", "-c", command), tmp_path, dict(os.environ), "tool")
 
 
+def test_mnn_gets_a_text_file_for_each_input(tmp_path):
+    arrays = {"gpu_0/data": np.float32([[0.5, 1e-3]]), "b": np.float32([3])}
+    mnn._write_sample(tmp_path / "0", arrays, '{"inputs": []}')
+    back = np.loadtxt(tmp_path / "0" / "gpu_0" / "data.txt", np.float32)
+    assert np.array_equal(back, np.float32([0.5, 1e-3]))
+    assert {p.name for p in (tmp_path / "0").iterdir()} == {"gpu_0", "b.txt", "input.json"}
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/../../x"])
+def test_mnn_writes_no_sample_outside_its_folder(tmp_path, name):
+    with pytest.raises(PeerError, match="no input of the name"):
+        mnn._write_sample(tmp_path / "0", {name: np.float32([1])}, "{}")
+
+
 # --- engines that need no package
 
 
@@ -349,7 +396,7 @@ def test_codegen_itself_is_measured_like_the_others(kws, tmp_path):
     run = replace(job, program=prepared.checker, args=("in.bin", "out.bin"), outputs=("out.bin",))
     outcome = QemuRunner().run(run, A57)
     assert outcome.error == ""
-    assert measure._compare(outcome.outputs["out.bin"], prepared, kws, "f32")[1] == ""
+    assert measure._compare(outcome.outputs["out.bin"], prepared, kws, "f32", 1e-4)[1] == ""
     assert 4 * 25_000 < prepared.peak_bytes < 400_000
     assert 4 * 20_000 < prepared.binary_bytes < 400_000
 
@@ -380,7 +427,8 @@ def test_generators_are_compiled_run_and_their_memory_counted(tmp_path, monkeypa
     outcome = QemuRunner().run(measure.job_of(prepared, network, A57, 2, 60), A57)
     assert outcome.error == ""
     assert len(outcome.report["runs_ns"]) == 2
-    assert measure._compare(outcome.outputs["out.bin"], prepared, network, "f32") == (0.0, "")
+    assert measure._compare(outcome.outputs["out.bin"], prepared, network, "f32", 1e-4) == (
+        0.0, "")  # fmt: skip
     counted = QemuRunner().run(measure.job_of(prepared, network, A57, measure.MEMORY, 60), A57)
     assert 12 <= counted.report["peak_bytes"] < 65536  # the output, and stdio's buffers
     assert 12 <= prepared.resident_bytes < 1024  # the weights

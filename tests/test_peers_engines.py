@@ -46,7 +46,7 @@ def _run(name: str, model: Path, dtype: str, folder: Path) -> dict:
     prepared = ENGINES[name].prepare(network, A57, dtype, folder)
     outcome = QemuRunner().run(measure.job_of(prepared, network, A57, 1, 300), A57)
     assert outcome.error == ""
-    error, wrong = measure._compare(outcome.outputs["out.bin"], prepared, network, dtype)
+    error, wrong = measure._compare(outcome.outputs["out.bin"], prepared, network, dtype, 1e-4)
     counted = QemuRunner().run(measure.job_of(prepared, network, A57, measure.MEMORY, 300), A57)
     assert counted.error == ""
     return {
@@ -71,7 +71,7 @@ def test_every_engine_computes_what_onnxruntime_does(name, model, tmp_path):
 
 @pytest.mark.parametrize("name", [n for n in PEERS if "i8" in ENGINES[n].dtypes])
 def test_int8_is_near_enough_and_its_model_smaller(name, tmp_path):
-    path = MODELS / "mlperf_ic_resnet8.onnx"
+    path = MODELS / "mlperf_vww_mbv1_025.onnx"
     (tmp_path / "f").mkdir()
     (tmp_path / "i").mkdir()
     as_float = ENGINES[name].prepare(load_network(path), A57, "f32", tmp_path / "f")
@@ -147,5 +147,5 @@ def test_an_engine_goes_to_a_board_that_has_nothing(tmp_path):
     job = measure.job_of(prepared, network, A57, measure.MEMORY, 300)
     outcome = go(portable(job, A57, (find_qemu(), "-cpu", A57.qemu_cpu)))
     assert outcome.error == ""
-    assert measure._compare(outcome.outputs["out.bin"], prepared, network, "f32")[1] == ""
+    assert measure._compare(outcome.outputs["out.bin"], prepared, network, "f32", 1e-4)[1] == ""
     assert 100_000 < outcome.report["peak_bytes"] < 1_000_000

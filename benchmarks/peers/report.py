@@ -5,38 +5,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import results, text
+from benchmarks.peers import missing, results, text
 from benchmarks.peers.chart import svg
+from benchmarks.peers.sweep import MODELS
+from benchmarks.peers.text import CORES, NAMES
+from codegen.peers.measure import from_dict, remark
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 OURS = "codegen"
-CORES = {
-    "a53": "Cortex-A53, 1.4 GHz (Raspberry Pi 3B+)",
-    "a57": "Cortex-A57, 1.43 GHz (Jetson Nano)",
-    "a72": "Cortex-A72, 1.8 GHz (Raspberry Pi 4)",
-}
-ENGINES = ("codegen", "ncnn", "mnn", "litert", "ort", "blas", "emx", "onnx2c")
-NAMES = {
-    "codegen": "codegen, default plan",
-    "ncnn": "ncnn",
-    "mnn": "MNN",
-    "litert": "LiteRT (XNNPACK)",
-    "ort": "onnxruntime",
-    "blas": "im2col + OpenBLAS",
-    "emx": "emx-onnx-cgen",
-    "onnx2c": "onnx2c",
-}
 MIB = 1 << 20
 
 Rows = Sequence[Mapping[str, Any]]
 
 
-def draw(folder: Path | None = None, docs: Path | None = None) -> None:
-    """Write both files anew from what was measured."""
+def draw(
+    folder: Path | None = None, docs: Path | None = None, planned: Sequence[str] = MODELS
+) -> None:
+    """Write both files anew from what was measured; `planned`: networks that ought to be there."""
     rows = [r for core in CORES for r in results.load(core, folder)]
     docs = docs or DOCS
     docs.mkdir(exist_ok=True)
-    (docs / "BENCHMARKS.md").write_text(markdown(rows))
+    (docs / "BENCHMARKS.md").write_text(markdown(rows, planned))
     (docs / "benchmarks.svg").write_text(svg(speeds(rows), models(rows), CORES, NAMES))
 
 
@@ -67,8 +56,9 @@ def geomean(values: Iterable[float]) -> float | None:
     return math.exp(sum(logs) / len(logs)) if logs else None
 
 
-def markdown(rows: Rows) -> str:
+def markdown(rows: Rows, planned: Sequence[str] = ()) -> str:
     """The whole document."""
+    networks = list(dict.fromkeys([*models(rows), *planned]))
     parts = [text.INTRO]
     if len({r["scale"] for r in rows}) > 1:
         parts.append(text.MIXED)
@@ -81,7 +71,7 @@ def markdown(rows: Rows) -> str:
         for core, title in CORES.items():
             some = [r for r in rows if r["core"] == core]
             parts += [f"### {title}", "", _latency(some, "i8"), ""]
-    parts += [_engines(rows), *_missing(rows), text.LIMITS]
+    parts += [_engines(rows), *missing.lines(rows, networks), text.LIMITS]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -98,7 +88,13 @@ def _latency(rows: Rows, dtype: str) -> str:
         ratio = r["ms"] / mine["ms"]
         return (f"**{_ms(r['ms'])}**" if r is mine else f"{_ms(r['ms'])} ({ratio:.2f}x)"), ratio
 
-    return _grid(rows, cell, dtype, "geometric mean")
+    return _grid(rows, cell, dtype, "geometric mean") + _remarks(rows, dtype)
+
+
+def _remarks(rows: Rows, dtype: str) -> str:
+    """Notes under a table, about figures of results that are less exact than ours must be."""
+    some = [r for r in map(from_dict, rows) if r.dtype == dtype and remark(r)]
+    return "".join(f"\n\n{NAMES[r.engine]}, {r.model}: {remark(r)}." for r in some)
 
 
 def _ms(value: float) -> str:
@@ -124,7 +120,7 @@ def _grid(rows: Rows, cell: Any, dtype: str, last: str) -> str:
     columns = models(rows)
     lines = [f"| engine | {' | '.join(columns)} | {last} |",
              "|---" + "|---:" * (len(columns) + 1) + "|"]  # fmt: skip
-    for engine in ENGINES:
+    for engine in NAMES:
         if not any(r["engine"] == engine and r["dtype"] == dtype and r["ms"] for r in rows):
             continue
         cells = [cell(engine, m) for m in columns]
@@ -136,25 +132,8 @@ def _grid(rows: Rows, cell: Any, dtype: str, last: str) -> str:
 
 def _engines(rows: Rows) -> str:
     lines = ["## Engines", "", "| engine | version | how it is run |", "|---|---|---|"]
-    for engine in ENGINES:
+    for engine in NAMES:
         versions = sorted({r["version"] for r in rows if r["engine"] == engine})
         if versions:
             lines.append(f"| {NAMES[engine]} | {', '.join(versions)} | {text.HOW[engine]} |")
     return "\n".join(lines) + "\n"
-
-
-def _missing(rows: Rows) -> list[str]:
-    """Reasons, each once with where it holds."""
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for r in rows:
-        if r["error"]:
-            reasons.setdefault((NAMES[r["engine"]], r["error"]), []).append(
-                f"{r['model']} {r['dtype']} {r['core']}"
-            )
-    if not reasons:
-        return []
-    lines = ["## Missing figures", ""]
-    for (engine, error), where in sorted(reasons.items()):
-        places = ", ".join(where) if len(where) <= 3 else f"{len(where)} runs"
-        lines.append(f"- {engine} ({places}): {error}")
-    return [*lines, ""]

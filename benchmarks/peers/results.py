@@ -33,18 +33,19 @@ def load(core: str, folder: Path | None = None) -> list[dict[str, Any]]:
 
 
 def find(
-    core: str, engine: Engine, model: str, dtype: str, scale: str, folder: Path | None = None
-) -> dict[str, Any] | None:
-    """The row that need not be measured again."""
+    core: str, engine: Engine, model: str, dtype: str, scale: str, code: str = "",
+    folder: Path | None = None,
+) -> dict[str, Any] | None:  # fmt: skip
+    """The row that need not be measured again. `code`: the digest that the engine tells."""
     wanted = {"engine": engine.name, "version": engine.version, "model": model, "dtype": dtype,
-              "scale": scale}  # fmt: skip
+              "scale": scale, "code": code}  # fmt: skip
     rows = load(core, folder)
-    return next((r for r in rows if all(r.get(k) == v for k, v in wanted.items())), None)
+    return next((r for r in rows if all(r.get(k, "") == v for k, v in wanted.items())), None)
 
 
-def store(row: Row, scale: str, folder: Path | None = None) -> None:
+def store(row: Row, scale: str, code: str = "", folder: Path | None = None) -> None:
     """Put a row in place of an older one, whole or not at all."""
-    new = {**row.as_dict(), "scale": scale}
+    new = {**row.as_dict(), "scale": scale, **({"code": code} if code else {})}
     old = load(row.core, folder)
     rows = [r for r in old if any(r[k] != new[k] for k in _KEY)]
     rows = sorted([*rows, new], key=lambda r: [r[k] for k in ("model", "engine", "dtype")])

@@ -11,7 +11,7 @@ from rich.table import Table
 from codegen.board import load_board
 from codegen.errors import CodegenError
 from codegen.peers.engines import ENGINES, pick_engines
-from codegen.peers.measure import Row, measure
+from codegen.peers.measure import Row, measure, remark
 from codegen.peers.network import load_network
 from codegen.run import pick_runner
 from codegen.run.virtual import missing
@@ -139,7 +139,7 @@ def _show(rows: list[Row], board: str, runner: str, verbose: bool) -> None:
         show = Console(highlight=False, width=160)
     show.print(table)
     for r in rows:
-        if r.error:
-            show.print(f"{r.engine}: {r.error}", soft_wrap=True, markup=False)
+        if r.error or remark(r):
+            show.print(f"{r.engine}: {r.error or remark(r)}", soft_wrap=True, markup=False)
     note = f"; {LIMITS}" if runner == "virtual" else ""
     show.print(f"{rows[0].model} on {board}, runner {runner}, one thread{note}")

@@ -31,4 +31,5 @@ def _prepare(network: Network, board: Board, dtype: str, folder: Path) -> Prepar
     )  # fmt: skip
 
 
-ENGINE = Engine("blas", VERSION, ("f32",), _prepare)
+_NO_INT8 = "OpenBLAS has no product of int8 matrices"
+ENGINE = Engine("blas", VERSION, ("f32",), _prepare, {"i8": _NO_INT8})

@@ -28,4 +28,5 @@ def _prepare(network: Network, board: Board, dtype: str, folder: Path) -> Prepar
     )  # fmt: skip
 
 
-ENGINE = Engine("emx", EMX.version, ("f32",), _prepare)
+_NO_INT8 = "emx-onnx-cgen has no tool that quantises a network"
+ENGINE = Engine("emx", EMX.version, ("f32",), _prepare, {"i8": _NO_INT8})

@@ -1,6 +1,9 @@
-"""ncnn: converted by pnnx, its own converter."""
+"""ncnn: converted by pnnx, its own converter; int8 as its tool ncnn2int8 would write it, which no
+package has."""
 
+import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from codegen.board import Board
+from codegen.peers import ncnn_int8, ncnn_ranges
 from codegen.peers.base import Engine, Network, PeerError, Prepared, run_tool
 from codegen.peers.sizes import library_bytes
 from codegen.peers.wheels import NCNN, NUMPY, PNNX, host_wheel
@@ -56,9 +60,26 @@ def _prepare(network: Network, board: Board, dtype: str, folder: Path) -> Prepar
                    if "." in line.split()[0]})  # fmt: skip
     if left:
         raise PeerError(f"pnnx finds no ncnn layer for {', '.join(left)}")
-    files = {"model.param": param.read_bytes(), "model.bin": weights.read_bytes()}
-    size = sum(map(len, files.values())) + library_bytes(NCNN, "ncnn/ncnn*.so")
+    data = param.read_bytes(), weights.read_bytes()
+    if dtype == "i8":
+        data = _quantised(network, *data, folder)
+    files = dict(zip(("model.param", "model.bin"), data, strict=True))
+    size = sum(map(len, data)) + library_bytes(NCNN, "ncnn/ncnn*.so")
     return Prepared(files, script="ncnn_net.py", wheels=(NCNN, NUMPY), binary_bytes=size)
 
 
-ENGINE = Engine("ncnn", NCNN.version, ("f32",), _prepare)
+def _quantised(
+    network: Network, param: bytes, weights: bytes, folder: Path
+) -> tuple[bytes, bytes]:
+    """Param file and weights, calibrated on the samples but the first by ncnn on this machine."""
+    blobs = ncnn_int8.calibrated(ncnn_int8.read_param(param.decode()))
+    arrays = {f"{i}_{k}": sample[t.name] for i, sample in enumerate(network.samples[1:])
+              for k, t in enumerate(network.inputs)}  # fmt: skip
+    np.savez(folder / "samples.npz", **arrays)
+    env = {**os.environ, "PYTHONPATH": str(host_wheel(NCNN))}
+    said = run_tool((sys.executable, ncnn_ranges.__file__, "model.ncnn.param", "model.ncnn.bin",
+                     "samples.npz", *blobs), folder, env, "ncnn's calibration")  # fmt: skip
+    return ncnn_int8.quantise(param.decode(), weights, json.loads(said.strip().splitlines()[-1]))
+
+
+ENGINE = Engine("ncnn", NCNN.version, ("f32", "i8"), _prepare)

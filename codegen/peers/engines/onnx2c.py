@@ -27,4 +27,5 @@ def _prepare(network: Network, board: Board, dtype: str, folder: Path) -> Prepar
     )
 
 
-ENGINE = Engine("onnx2c", "PATH", ("f32",), _prepare)
+_NO_INT8 = "onnx2c has no calibration; its -quantize is a linear scaling in an alpha state"
+ENGINE = Engine("onnx2c", "PATH", ("f32",), _prepare, {"i8": _NO_INT8})

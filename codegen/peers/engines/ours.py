@@ -1,21 +1,22 @@
 """codegen itself, by the plan that it makes without a search."""
 
+import hashlib
+import tempfile
 from pathlib import Path
 
 from codegen import __version__
 from codegen.board import Board
 from codegen.build import compile_library
+from codegen.compare import TOLERANCE
 from codegen.emit import write
 from codegen.footprint import sections
 from codegen.peers.base import Engine, Network, PeerError, Prepared
-from codegen.pipeline import generate
+from codegen.pipeline import Generated, generate
 from codegen.toolchain import find_toolchain
 
 
 def _prepare(network: Network, board: Board, dtype: str, folder: Path) -> Prepared:
-    model = folder / f"{network.name}.onnx"
-    model.write_bytes(network.model)
-    generated = generate(model, board)
+    generated = _generate(network, board, folder)
     write(generated.sources, folder)
     binary = compile_library(generated.sources, folder, find_toolchain(board))
     if binary.error:
@@ -33,4 +34,22 @@ def _prepare(network: Network, board: Board, dtype: str, folder: Path) -> Prepar
     )
 
 
-ENGINE = Engine("codegen", __version__, ("f32",), _prepare)
+def _generate(network: Network, board: Board, folder: Path) -> Generated:
+    model = folder / f"{network.name}.onnx"
+    model.write_bytes(network.model)
+    return generate(model, board)
+
+
+def _code(network: Network, board: Board, dtype: str) -> str:
+    """Digest of the generated files: kernels and plans change between versions."""
+    with tempfile.TemporaryDirectory(prefix="codegen-peer-") as folder:
+        files = _generate(network, board, Path(folder)).sources.files
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(files[name]).digest())
+    return digest.hexdigest()[:12]
+
+
+_NO_INT8 = "codegen generates no int8 code yet"
+ENGINE = Engine("codegen", __version__, ("f32",), _prepare, {"i8": _NO_INT8}, _code,
+                TOLERANCE["f32"])  # fmt: skip
