@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from codegen.inorder_blocks import inorder_dense, inorder_gemm, inorder_im2col
+from codegen.transpose_blocks import transpose_block, transpose_tile
 from codegen.winograd import winograd_blocks
 
 # A block of patches should stay in the L1 data cache of every core we know (32 KiB) beside one
@@ -149,6 +150,6 @@ DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, An
     for f in (
         im2col_nhwc, im2col_nchw, pixel_block, gemm_split, im2col_split, inorder_gemm,
         inorder_im2col, inorder_dense, depthwise_sweeps, chain_whole, chain_bands,
-        winograd_blocks,
+        winograd_blocks, transpose_tile, transpose_block,
     )
 }  # fmt: skip

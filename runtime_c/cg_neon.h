@@ -88,6 +88,17 @@ static inline float32x4_t cg_abs_f32x4(float32x4_t x) { return vabsq_f32(x); }
 static inline float32x4_t cg_neg_f32x4(float32x4_t x) { return vnegq_f32(x); }
 static inline float32x4_t cg_sqrt_f32x4(float32x4_t x) { return vsqrtq_f32(x); }
 
+/* Rows become columns. */
+static inline void cg_transpose_f32x4x4(float32x4_t v[4])
+{
+    const float32x4_t ab = vtrn1q_f32(v[0], v[1]), ab2 = vtrn2q_f32(v[0], v[1]);
+    const float32x4_t cd = vtrn1q_f32(v[2], v[3]), cd2 = vtrn2q_f32(v[2], v[3]);
+    v[0] = vcombine_f32(vget_low_f32(ab), vget_low_f32(cd));
+    v[1] = vcombine_f32(vget_low_f32(ab2), vget_low_f32(cd2));
+    v[2] = vcombine_f32(vget_high_f32(ab), vget_high_f32(cd));
+    v[3] = vcombine_f32(vget_high_f32(ab2), vget_high_f32(cd2));
+}
+
 /* The first n (1..3) floats at p; the rest of the vector is zero. Never reads beyond them. */
 static inline float32x4_t cg_load_part_f32x4(const float *p, int n)
 {

@@ -110,7 +110,18 @@ def _dense_trials(row: Kernel) -> Iterator[Case]:
         yield Case(((107, 512), (512, 515), (515,)), {}, (1, 2))
 
 
-TILED = {"conv2d": _conv_trials, "dense": _dense_trials}
+def _transpose_trials(row: Kernel) -> Iterator[Case]:
+    """Matrices, alone and in a batch, of sizes around a vector, a line and a block."""
+    for p, q in ((3, 9), (9, 3), (4, 18), (2, 5), (17, 2), (35, 50), (50, 35), (150, 170), (70, 1)):
+        yield Case(((q, p),), {"perm": (1, 0)})
+        yield Case(((2, q, p),), {"perm": (0, 2, 1)})
+        yield Case(((q, 3, p),), {"perm": (2, 1, 0)})
+        yield Case(((q, 3, p),), {"perm": (1, 2, 0)})
+    yield from (Case(((600, 7),), {"perm": (1, 0)}), Case(((7, 600),), {"perm": (1, 0)}))
+    yield Case(((520, 530),), {"perm": (1, 0)})
+
+
+TILED = {"conv2d": _conv_trials, "dense": _dense_trials, "transpose": _transpose_trials}
 
 
 def trials(row: Kernel) -> list[Trial]:
@@ -135,7 +146,7 @@ def trials(row: Kernel) -> list[Trial]:
                     out.append(
                         Trial(op.name, case, layout, act, "residual" in op.fuses and i % 3 != 0)
                     )
-    return [t for t in out if not refusal(row, layer_of(*_one(t), t.layout), ("neon",))]
+    return [t for t in out if not refusal(row, layer_of(*_one(t), t.layout, "nchw"), ("neon",))]
 
 
 def _own_cases(name: str) -> tuple[Case, ...]:

@@ -100,7 +100,29 @@ def transpose_dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) ->
     """y[i...] (dense) = x at `xs` strides; dimensions that stay together are merged."""
     xs = [strides_of(ins[0])[p] for p in attrs["perm"]]
     extents, (source, target) = merge_dims(outs[0], xs, strides_of(outs[0]))
-    return dict(extents=extents, xs=source, ys=target, base=0)
+    dims = dict(extents=extents, xs=source, ys=target, base=0)
+    return {**dims, **_matrices(extents, source, target)}
+
+
+def _matrices(extents: Sequence[int], xs: Sequence[int], ys: Sequence[int]) -> dict[str, Any]:
+    """A transposition as one of matrices, x[q][p] -> y[p][q] with x_row and y_row elements between
+    rows, once per element of `batch`: (extent, stride of x, stride of y).
+
+    `form`: tall (q >= p), wide, or rows where neighbours stay neighbours; join or split where q or
+    p is at most 4, for such rows lie in one vector each.
+    """
+    if xs[-1] == 1 or len(xs) == 1:
+        return dict(form="rows", p=1, q=extents[-1], x_row=1, y_row=extents[-1], batch=[])
+    k = list(xs).index(1)
+    p, q, x_row, y_row = extents[k], extents[-1], xs[-1], ys[k]
+    form = "tall" if q >= p else "wide"
+    if q <= 4 and y_row == q:
+        form = "join"
+    elif p <= 4 and x_row == p:
+        form = "split"
+    outer = [i for i in range(len(extents) - 1) if i != k]
+    batch = [(extents[i], xs[i], ys[i]) for i in outer]
+    return dict(form=form, p=p, q=q, x_row=x_row, y_row=y_row, batch=batch)
 
 
 def _concat_normalise(
@@ -225,6 +247,7 @@ OPS = (
         lambda at, x: x.transpose(at["perm"]),
         "transpose",
         transpose_dims,
+        perm_attrs=("perm",),
         attrs={"perm": None},
         normalise=_perm_normalise,
         cases=(
