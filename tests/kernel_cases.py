@@ -121,7 +121,7 @@ def _transpose_trials(row: Kernel) -> Iterator[Case]:
     yield Case(((520, 530),), {"perm": (1, 0)})
 
 
-TILED = {"conv2d": _conv_trials, "dense": _dense_trials, "transpose": _transpose_trials}
+TILED = {"Conv": _conv_trials, "Dense": _dense_trials, "Transpose": _transpose_trials}
 
 
 def trials(row: Kernel) -> list[Trial]:
@@ -133,7 +133,7 @@ def trials(row: Kernel) -> list[Trial]:
         if op.family != row.family:
             continue
         fused = 0
-        cases = [*_own_cases(op.name), *(TILED[row.family](row) if row.family in TILED else ())]
+        cases = [*_own_cases(op.name), *(TILED[op.name](row) if op.name in TILED else ())]
         for i, case in enumerate(cases):
             for layout in layouts[: 1 + i % 2]:
                 out.append(Trial(op.name, case, layout, dtype=dtype))

@@ -104,6 +104,18 @@ def transpose_dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) ->
     return {**dims, **_matrices(extents, source, target)}
 
 
+def shuffle_dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, Any]:
+    """The transposition of [groups][n / groups] along an axis of n."""
+    d, groups = around(ins[0], attrs["axis"]), attrs["groups"]
+    x = (d["outer"], groups, d["n"] // groups, d["inner"])
+    return transpose_dims({"perm": (0, 2, 1, 3)}, [x], [tuple(x[i] for i in (0, 2, 1, 3))])
+
+
+def _shuffle_reference(at: Attrs, x: np.ndarray) -> np.ndarray:
+    split = (*x.shape[: at["axis"]], at["groups"], -1, *x.shape[at["axis"] + 1 :])
+    return x.reshape(split).swapaxes(at["axis"], at["axis"] + 1).reshape(x.shape)
+
+
 def _matrices(extents: Sequence[int], xs: Sequence[int], ys: Sequence[int]) -> dict[str, Any]:
     """A transposition as one of matrices, x[q][p] -> y[p][q] with x_row and y_row elements between
     rows, once per element of `batch`: (extent, stride of x, stride of y).
@@ -254,6 +266,19 @@ OPS = (
             Case(((2, 3, 4),)),
             Case(((1, 3, 5, 4),), {"perm": (0, 2, 3, 1)}),
             Case(((2, 3, 4, 5),), {"perm": (3, 1, 0, 2)}),
+        ),
+    ),
+    OpDef(  # what passes/shuffle.py recognises
+        "ShuffleChannels",
+        same_as_first,
+        _shuffle_reference,
+        "transpose",
+        shuffle_dims,
+        attrs={"groups": REQUIRED, "axis": 1},
+        axis_attrs=("axis",),
+        cases=tuple(
+            Case(((2, g * c, 3, 5),), {"groups": g})
+            for g, c in ((2, 3), (3, 8), (4, 5), (8, 9), (5, 2), (8, 3))
         ),
     ),
     OpDef(
