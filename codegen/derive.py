@@ -50,6 +50,11 @@ def pixel_block(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
     return {"pixels": pixels, "block": min(block, pixels)}
 
 
+def reduce_block(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
+    """Rows of which two blocks stay in L1 beside their sum."""
+    return {"block": min(max(_BLOCK_BYTES // 8 // d["inner"], 1), d["count"])}
+
+
 def _k_block(depth: int, most: int) -> int:
     """Equal blocks of at most `most` products, a multiple of 4; one block where that is enough."""
     parts = -(-depth // most)
@@ -150,6 +155,6 @@ DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, An
     for f in (
         im2col_nhwc, im2col_nchw, pixel_block, gemm_split, im2col_split, inorder_gemm,
         inorder_im2col, inorder_dense, depthwise_sweeps, chain_whole, chain_bands,
-        winograd_blocks, transpose_tile, transpose_block,
+        winograd_blocks, transpose_tile, transpose_block, reduce_block,
     )
 }  # fmt: skip

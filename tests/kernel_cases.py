@@ -110,6 +110,17 @@ def _dense_trials(row: Kernel) -> Iterator[Case]:
         yield Case(((107, 512), (512, 515), (515,)), {}, (1, 2))
 
 
+def _conv_transpose_trials(row: Kernel) -> Iterator[Case]:
+    """Channels around a panel and a vector, widths around a tile, strides, dilations, padding."""
+    mr, nr = row.params.get("mr", 4), row.params.get("nr", 8)
+    for i, (m, c) in enumerate(zip(bracket(nr), bracket(4), strict=True)):
+        stride, dilation = 1 + i % 3, 1 + i % 2
+        how = {"strides": (2, stride), "dilations": (dilation, 1), "pads": (0, 1, 1, i % 2)}
+        yield Case(((1 + i % 2, c, 3, bracket(mr)[i]), (c, m, 3, 4), (m,)), how, (1, 2))
+    how = {"strides": (3, 3), "pads": (1, 1, 0, 0)}
+    yield Case(((1, 21, 5, 2 * mr + 1), (21, 2 * nr, 2, 2)), how, (1,))
+
+
 def _transpose_trials(row: Kernel) -> Iterator[Case]:
     """Matrices, alone and in a batch, of sizes around a vector, a line and a block."""
     for p, q in ((3, 9), (9, 3), (4, 18), (2, 5), (17, 2), (35, 50), (50, 35), (150, 170), (70, 1)):
@@ -121,7 +132,10 @@ def _transpose_trials(row: Kernel) -> Iterator[Case]:
     yield Case(((520, 530),), {"perm": (1, 0)})
 
 
-TILED = {"Conv": _conv_trials, "Dense": _dense_trials, "Transpose": _transpose_trials}
+TILED = {
+    "Conv": _conv_trials, "ConvTranspose": _conv_transpose_trials, "Dense": _dense_trials,
+    "Transpose": _transpose_trials,
+}  # fmt: skip
 
 
 def trials(row: Kernel) -> list[Trial]:
