@@ -55,6 +55,11 @@ def reduce_block(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
     return {"block": min(max(_BLOCK_BYTES // 8 // d["inner"], 1), d["count"])}
 
 
+def matmul_panel(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
+    """Scratch for columns of the right operand."""
+    return {"scratch_floats": d["k"] * p["nr"]}
+
+
 def _k_block(depth: int, most: int) -> int:
     """Equal blocks of at most `most` products, a multiple of 4; one block where that is enough."""
     parts = -(-depth // most)
@@ -156,5 +161,6 @@ DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, An
         im2col_nhwc, im2col_nchw, pixel_block, gemm_split, im2col_split, inorder_gemm,
         inorder_im2col, inorder_dense, depthwise_sweeps, chain_whole, chain_bands,
         winograd_blocks, transpose_tile, transpose_block, reduce_block,
+        matmul_panel,
     )
 }  # fmt: skip

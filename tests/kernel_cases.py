@@ -121,6 +121,14 @@ def _conv_transpose_trials(row: Kernel) -> Iterator[Case]:
     yield Case(((1, 21, 5, 2 * mr + 1), (21, 2 * nr, 2, 2)), how, (1,))
 
 
+def _batch_matmul_trials(row: Kernel) -> Iterator[Case]:
+    """Rows and columns around a tile; a shared operand."""
+    sizes = zip(bracket(row.params.get("mr", 4)), bracket(row.params.get("nr", 16)), strict=True)
+    for i, (m, n) in enumerate(sizes):
+        yield Case(((2, 3, m, 5 + i), (2, 3, 5 + i, n + 1)))
+        yield Case(((3, m + 2, 7), (1, 7, n)))
+
+
 def _transpose_trials(row: Kernel) -> Iterator[Case]:
     """Matrices, alone and in a batch, of sizes around a vector, a line and a block."""
     for p, q in ((3, 9), (9, 3), (4, 18), (2, 5), (17, 2), (35, 50), (50, 35), (150, 170), (70, 1)):
@@ -133,9 +141,12 @@ def _transpose_trials(row: Kernel) -> Iterator[Case]:
 
 
 TILED = {
-    "Conv": _conv_trials, "ConvTranspose": _conv_transpose_trials, "Dense": _dense_trials,
+    "BatchMatMul": _batch_matmul_trials,
+    "Conv": _conv_trials,
+    "ConvTranspose": _conv_transpose_trials,
+    "Dense": _dense_trials,
     "Transpose": _transpose_trials,
-}  # fmt: skip
+}
 
 
 def trials(row: Kernel) -> list[Trial]:
