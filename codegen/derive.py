@@ -7,6 +7,7 @@ from typing import Any
 from codegen.inorder_blocks import inorder_dense, inorder_gemm, inorder_im2col
 from codegen.strassen import strassen
 from codegen.tile_order import tile_order
+from codegen.transpose_blocks import transpose_block, transpose_tile
 from codegen.winograd import winograd_blocks
 
 # A block of patches should stay in the L1 data cache of every core we know (32 KiB) beside one
@@ -50,6 +51,16 @@ def pixel_block(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
     pixels = d["n"] * d["oh"] * d["ow"]
     block = max(_RESIDENT_BYTES // (4 * d["c"]) // p["mr"], 1) * p["mr"]
     return {"pixels": pixels, "block": min(block, pixels)}
+
+
+def reduce_block(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
+    """Rows of which two blocks stay in L1 beside their sum."""
+    return {"block": min(max(_BLOCK_BYTES // 8 // d["inner"], 1), d["count"])}
+
+
+def matmul_panel(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
+    """Scratch for columns of the right operand."""
+    return {"scratch_floats": d["k"] * p["nr"]}
 
 
 def _k_block(depth: int, most: int) -> int:
@@ -166,5 +177,6 @@ DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, An
         im2col_nhwc, im2col_nchw, pixel_block, gemm_split, im2col_split, inorder_gemm,
         inorder_im2col, inorder_dense, depthwise_sweeps, depthwise_rows, chain_whole, chain_bands,
         strassen, winograd_blocks,
+        transpose_tile, transpose_block, reduce_block, matmul_panel,
     )
 }  # fmt: skip

@@ -12,7 +12,7 @@ from codegen.graph import Graph, Node
 from codegen.groups import find_groups, regroup
 from codegen.kernels import candidates
 from codegen.layer import layer_of
-from codegen.layout import LAYOUTS
+from codegen.layout import LAYOUTS, reshape_keeps
 from codegen.ops import OPS
 from codegen.plan import Choice, Plan, needs_kernel
 from codegen.recorded import load_recorded
@@ -69,9 +69,12 @@ def _walk(graph: Graph, board: Board, preferred: str) -> tuple[dict[str, Choice]
         data = [t for t in node.inputs if t and t not in graph.constants]
         come = layouts.get(data[0], "nchw") if data else "nchw"
         if not needs_kernel(node):
-            layouts.update(dict.fromkeys(node.outputs, come))
+            kept = reshape_keeps(come, *(graph.tensors[t].shape for t in (data[0], *node.outputs)))
+            total += 0.0 if kept else graph.tensors[data[0]].size / _CONVERSION_RATE
+            layouts.update(dict.fromkeys(node.outputs, come if kept else "nchw"))
             continue
-        choice, cost = _cheapest(graph, node, board, preferred if OPS[node.op].spatial else come)
+        wanted = preferred if OPS[node.op].spatial else come
+        choice, cost = _cheapest(graph, node, board, wanted, come)
         for t in data:
             shape = graph.tensors[t].shape
             if len(shape) > 2 and layouts.get(t, "nchw") != choice.layout:
@@ -85,10 +88,13 @@ def _walk(graph: Graph, board: Board, preferred: str) -> tuple[dict[str, Choice]
     return nodes, total
 
 
-def _cheapest(graph: Graph, node: Node, board: Board, layout: str) -> tuple[Choice, float]:
-    """The best row in `layout`, or, where no row computes that layout, in the other one."""
+def _cheapest(
+    graph: Graph, node: Node, board: Board, layout: str, come: str = ""
+) -> tuple[Choice, float]:
+    """The best row in `layout`, or, where no row computes that layout, in the other one. An
+    operator that moves data finds its inputs in layout `come`."""
     for wanted in (layout, *(x for x in LAYOUTS if x != layout)):
-        layer = layer_of(graph, node, wanted)
+        layer = layer_of(graph, node, wanted, come)
         rows = [r for r in candidates(layer, board) if r.layout in ("any", wanted)]
         known = _recorded(graph, node, board).get(wanted)
         if known and known[0] in [r.name for r in rows]:

@@ -33,16 +33,18 @@ def epilogue(activation: Activation | None) -> Epilogue:
     )
 
 
-def layer_of(graph: Graph, node: Node, layout: str) -> Layer:
-    """The layer that `node` is when its tensors of rank >= 3 are stored in `layout`."""
+def layer_of(graph: Graph, node: Node, layout: str, come: str = "") -> Layer:
+    """The layer that `node` is when its tensors of rank >= 3 are stored in `layout`. An operator
+    that moves data may find its inputs in another one, `come`."""
     op = OPS[node.op]
     tensors = [graph.tensors[t] for t in node.inputs if t]
     outs = [graph.tensors[t] for t in node.outputs if t]
     if op.spatial:
         dims = op.dims(node.attrs, [t.shape for t in tensors], [t.shape for t in outs])
     else:
-        attrs = memory_attrs(op, node.attrs, layout, len(tensors[0].shape))
-        dims = op.dims(attrs, _in_memory(tensors, layout), _in_memory(outs, layout))
+        come = (come if op.perm_attrs else "") or layout
+        attrs = memory_attrs(op, node.attrs, layout, len(tensors[0].shape), come)
+        dims = op.dims(attrs, _in_memory(tensors, come), _in_memory(outs, layout))
     dims = {k: epilogue(v) if k in _INNER else v for k, v in dims.items()}
     return Layer(
         op.family,

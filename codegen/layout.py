@@ -28,8 +28,11 @@ def same_memory(shape: Shape, a: str, b: str) -> bool:
     return real_a == real_b
 
 
-def memory_attrs(op: OpDef, attrs: Mapping[str, Any], layout: str, rank: int) -> dict[str, Any]:
-    """Attributes of an operator rewritten for a tensor whose dimensions are in memory order."""
+def memory_attrs(
+    op: OpDef, attrs: Mapping[str, Any], layout: str, rank: int, come: str = ""
+) -> dict[str, Any]:
+    """Attributes of an operator rewritten for tensors whose dimensions are in memory order, of
+    inputs in layout `come`, if that is another one."""
     perm = permutation(layout, rank)
     out = dict(attrs)
     for key in op.axis_attrs:
@@ -40,6 +43,8 @@ def memory_attrs(op: OpDef, attrs: Mapping[str, Any], layout: str, rank: int) ->
             out[key] = tuple(sorted(perm.index(a) for a in value))
     for key in op.dim_attrs:
         out[key] = tuple(out[key][p] for p in perm)
+    for key in op.perm_attrs:
+        out[key] = transposition((1,) * rank, out[key], come or layout, layout)[2]
     return out
 
 

@@ -66,7 +66,7 @@ def finish(graph: Graph, plan: Plan, board: Board, model_name: str) -> Generated
     """Graph and decisions -> C sources; the plan comes back with its order, conversions and
     arena filled in."""
     graph = regroup(graph, plan.groups)
-    schedule = allocate(lower(graph, plan), plan.order)
+    schedule = allocate(lower(graph, plan, board), plan.order)
     named = map(node_of, schedule.program.steps)
     order = tuple(dict.fromkeys(n for n in named if n in plan.nodes))
     order += tuple(n for n in plan.nodes if n not in order)  # nodes that became views cost no step

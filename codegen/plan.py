@@ -262,11 +262,12 @@ def _check_choice(choice: Choice, graph: Graph, node: Node, board: Board, where:
             f"kernel {row.name} computes {row.layout}",
             "change the layout or the kernel",
         )
-    reason = refusal(row, layer_of(graph, node, choice.layout), tuple(board.isa))
-    if reason:
+    layers = [layer_of(graph, node, choice.layout, come) for come in LAYOUTS]
+    reasons = [refusal(row, layer, tuple(board.isa)) for layer in layers]
+    if all(reasons):
         raise CodegenError(
             where,
-            f"kernel {row.name!r} cannot compute node {node.name!r}: {reason}",
+            f"kernel {row.name!r} cannot compute node {node.name!r}: {reasons[0]}",
             "a row whose constraints hold",
             "choose another kernel",
         )

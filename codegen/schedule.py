@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from codegen.board import Board
 from codegen.derive import DERIVED
 from codegen.graph import Graph, Node, Tensor
 from codegen.groups import regroup
-from codegen.kernels import Kernel, family_rows, load_kernels
+from codegen.kernels import Kernel, Layer, candidates, family_rows, load_kernels, refusal
 from codegen.layer import layer_of
 from codegen.layout import (
     memory_shape,
@@ -105,29 +106,30 @@ class Program:
         return key, offset, pitch
 
 
-def lower(graph: Graph, plan: Plan) -> Program:
+def lower(graph: Graph, plan: Plan, board: Board) -> Program:
     """Turn every node into kernel calls and views, as the plan says."""
     graph = regroup(graph, plan.groups)
-    low = _Lowering(graph, plan)
+    low = _Lowering(graph, plan, board)
     for node in graph.nodes:
         low.node(node)
     low.outputs()
     return low.program()
 
 
-def lower_node(graph: Graph, choice: Choice, come: str) -> Program:
+def lower_node(graph: Graph, choice: Choice, come: str, board: Board) -> Program:
     """The kernel calls of a graph's only node where its inputs lie in layout `come` already: what
     the node adds to a network, without conversions, inputs and outputs of the whole."""
-    low = _Lowering(graph, Plan("", "", {n.name: choice for n in graph.nodes}))
+    low = _Lowering(graph, Plan("", "", {n.name: choice for n in graph.nodes}), board)
     for name in graph.inputs:
         low.define(name, come)
     low.node(graph.nodes[0])
     return low.program()
 
 
-def lower_conversion(tensor: Tensor, come: str, go: str) -> Program:
+def lower_conversion(tensor: Tensor, come: str, go: str, board: Board) -> Program:
     """The step that brings a tensor into layout `go`; none where nothing moves."""
-    low = _Lowering(Graph("", (), (), (), {tensor.name: tensor}, {}), Plan("", "", {}))
+    graph = Graph("", (), (), (), {tensor.name: tensor}, {})
+    low = _Lowering(graph, Plan("", "", {}), board)
     low.define(tensor.name, come)
     low.value(tensor.name, go)
     return low.program()
@@ -136,8 +138,8 @@ def lower_conversion(tensor: Tensor, come: str, go: str) -> Program:
 class _Lowering:
     """Bookkeeping of one lowering; `program()` freezes it."""
 
-    def __init__(self, graph: Graph, plan: Plan):
-        self.graph, self.plan = graph, plan
+    def __init__(self, graph: Graph, plan: Plan, board: Board):
+        self.graph, self.plan, self.board = graph, plan, board
         self.users = graph.consumers()
         self.steps: list[Step] = []
         self.values: dict[str, Value] = {}
@@ -175,16 +177,8 @@ class _Lowering:
             return key
         before, after, perm = transposition(shape, tuple(range(len(shape))), source.layout, layout)
         dims = transpose_dims({"perm": perm}, [before], [after])
-        self.steps.append(
-            Step(
-                f"{name} to {layout}",
-                "Convert",
-                _cheapest_copy("transpose", dims),
-                dims,
-                (source.key,),
-                (key,),
-            )
-        )
+        layer = Layer("transpose", dims, source.tensor.dtype.value)
+        self.move(f"{name} to {layout}", "Convert", self.cheapest(layer), layer, source.key, key)
         self.conversions.append(
             {
                 "tensor": name,
@@ -225,14 +219,21 @@ class _Lowering:
             if moves_nothing(before, perm):
                 self.views[self.define(node.outputs[0], layout)] = View(source.key)
                 return
-        before, after, perm = transposition(
-            source.tensor.shape, node.attrs["perm"], source.layout, choice.layout
-        )
-        dims = transpose_dims({"perm": perm}, [before], [after])
+        layer = layer_of(self.graph, node, choice.layout, source.layout)
+        row = load_kernels()[choice.kernel]
+        if refusal(row, layer, tuple(self.board.isa)):  # chosen for another layout of the input
+            row = self.cheapest(layer)
         out = self.define(node.outputs[0], choice.layout)
-        self.steps.append(
-            Step(node.name, node.op, load_kernels()[choice.kernel], dims, (source.key,), (out,))
-        )
+        self.move(node.name, node.op, row, layer, source.key, out)
+
+    def move(self, name: str, op: str, row: Kernel, layer: Layer, source: str, key: str) -> None:
+        """A transposition of one value into another."""
+        derived = DERIVED[row.derive](layer.dims, row.params) if row.derive else {}
+        self.steps.append(Step(name, op, row, {**layer.dims, **derived}, (source,), (key,)))
+
+    def cheapest(self, layer: Layer) -> Kernel:
+        """The row with the highest rate of those that can compute the layer."""
+        return max(candidates(layer, self.board), key=lambda r: r.rate(self.board.core))
 
     def concat(self, node: Node) -> None:
         """Producers write straight into the result where they can; the other parts are copied."""
@@ -407,14 +408,3 @@ class _Lowering:
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
-
-
-def _cheapest_copy(family: str, dims: Mapping[str, Any]) -> Kernel:
-    """The row with the highest rate whose size constraints hold; conversions run on every core."""
-    rows = [
-        r
-        for r in family_rows(family)
-        if r.isa == "c"
-        and all(dims.get(k) in (v if isinstance(v, list) else [v]) for k, v in r.when.items())
-    ]
-    return max(rows, key=lambda r: r.rates["default"])

@@ -165,6 +165,13 @@ def conv_chain(c: Constants) -> Packed:
     return out
 
 
+def conv_transpose_panels(c: Constants) -> Packed:
+    """Weights [c][m][kh][kw] of a transposed convolution -> [panels of m][kh][kw][c][nr]."""
+    d, nr = c.dims, c.params["nr"]
+    rows = c.inputs[0].reshape(d["c"], d["m"], -1).transpose(2, 0, 1).reshape(-1, d["m"])
+    return [("w", column_panels(rows, nr)), *_vectors(c, d["m"], nr)]
+
+
 def dense_panels(c: Constants) -> Packed:
     """[k][n] -> column panels."""
     return [
@@ -185,8 +192,7 @@ PACKERS: dict[str, Callable[[Constants], Packed]] = {
     f.__name__: f
     for f in (
         conv_panels_nhwc, conv_panels_narrow, conv_panels_strassen, conv_panels_nchw,
-        conv_taps_nhwc, conv_taps_nchw,
-        conv_taps_c4, conv_taps_c16, winograd_panels, conv_chain, dense_panels,
-        dense_panels_narrow,
+        conv_taps_nhwc, conv_taps_nchw, conv_taps_c4, conv_taps_c16, winograd_panels, conv_chain,
+        dense_panels, dense_panels_narrow, conv_transpose_panels,
     )
 }  # fmt: skip

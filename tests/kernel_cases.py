@@ -115,7 +115,43 @@ def _dense_trials(row: Kernel) -> Iterator[Case]:
         yield Case(((107, 512), (512, 515), (515,)), {}, (1, 2))
 
 
-TILED = {"conv2d": _conv_trials, "dense": _dense_trials}
+def _conv_transpose_trials(row: Kernel) -> Iterator[Case]:
+    """Channels around a panel and a vector, widths around a tile, strides, dilations, padding."""
+    mr, nr = row.params.get("mr", 4), row.params.get("nr", 8)
+    for i, (m, c) in enumerate(zip(bracket(nr), bracket(4), strict=True)):
+        stride, dilation = 1 + i % 3, 1 + i % 2
+        how = {"strides": (2, stride), "dilations": (dilation, 1), "pads": (0, 1, 1, i % 2)}
+        yield Case(((1 + i % 2, c, 3, bracket(mr)[i]), (c, m, 3, 4), (m,)), how, (1, 2))
+    how = {"strides": (3, 3), "pads": (1, 1, 0, 0)}
+    yield Case(((1, 21, 5, 2 * mr + 1), (21, 2 * nr, 2, 2)), how, (1,))
+
+
+def _batch_matmul_trials(row: Kernel) -> Iterator[Case]:
+    """Rows and columns around a tile; a shared operand."""
+    sizes = zip(bracket(row.params.get("mr", 4)), bracket(row.params.get("nr", 16)), strict=True)
+    for i, (m, n) in enumerate(sizes):
+        yield Case(((2, 3, m, 5 + i), (2, 3, 5 + i, n + 1)))
+        yield Case(((3, m + 2, 7), (1, 7, n)))
+
+
+def _transpose_trials(row: Kernel) -> Iterator[Case]:
+    """Matrices, alone and in a batch, of sizes around a vector, a line and a block."""
+    for p, q in ((3, 9), (9, 3), (4, 18), (2, 5), (17, 2), (35, 50), (50, 35), (150, 170), (70, 1)):
+        yield Case(((q, p),), {"perm": (1, 0)})
+        yield Case(((2, q, p),), {"perm": (0, 2, 1)})
+        yield Case(((q, 3, p),), {"perm": (2, 1, 0)})
+        yield Case(((q, 3, p),), {"perm": (1, 2, 0)})
+    yield from (Case(((600, 7),), {"perm": (1, 0)}), Case(((7, 600),), {"perm": (1, 0)}))
+    yield Case(((520, 530),), {"perm": (1, 0)})
+
+
+TILED = {
+    "BatchMatMul": _batch_matmul_trials,
+    "Conv": _conv_trials,
+    "ConvTranspose": _conv_transpose_trials,
+    "Dense": _dense_trials,
+    "Transpose": _transpose_trials,
+}
 
 
 def trials(row: Kernel) -> list[Trial]:
@@ -127,7 +163,7 @@ def trials(row: Kernel) -> list[Trial]:
         if op.family != row.family:
             continue
         fused = 0
-        cases = [*_own_cases(op.name), *(TILED[row.family](row) if row.family in TILED else ())]
+        cases = [*_own_cases(op.name), *(TILED[op.name](row) if op.name in TILED else ())]
         for i, case in enumerate(cases):
             for layout in layouts[: 1 + i % 2]:
                 out.append(Trial(op.name, case, layout, dtype=dtype))
@@ -140,7 +176,7 @@ def trials(row: Kernel) -> list[Trial]:
                     out.append(
                         Trial(op.name, case, layout, act, "residual" in op.fuses and i % 3 != 0)
                     )
-    return [t for t in out if not refusal(row, layer_of(*_one(t), t.layout), ("neon",))]
+    return [t for t in out if not refusal(row, layer_of(*_one(t), t.layout, "nchw"), ("neon",))]
 
 
 def _own_cases(name: str) -> tuple[Case, ...]:

@@ -28,6 +28,7 @@ from codegen.types import DType
 from tests.random_graphs import networks, plans
 from tests.simulate import simulate
 
+BOARD = load_board("jetson-nano-cpu")
 QUICK = settings(deadline=None, max_examples=150, derandomize=True, database=None)
 
 
@@ -65,7 +66,7 @@ def check(graph, plan, seed=0):
     """The schedule leaves what the graph means."""
     rng = np.random.default_rng(seed)
     inputs = {n: rng.normal(size=graph.tensors[n].shape).astype(np.float32) for n in graph.inputs}
-    schedule = allocate(lower(graph, plan), plan.order)
+    schedule = allocate(lower(graph, plan, BOARD), plan.order)
     got = simulate(graph, plan, schedule, inputs)
     for name, y in zip(graph.outputs, got, strict=True):
         np.testing.assert_allclose(y, interpret(graph, inputs)[name], rtol=1e-4, atol=1e-4)
@@ -83,7 +84,7 @@ def test_schedule_of_random_network(data):
     assert schedule.arena_bytes >= schedule.lower_bound
     if not plan.order:
         as_written = tuple(n.name for n in graph.nodes)
-        assert schedule.lower_bound <= allocate(lower(graph, plan), as_written).lower_bound
+        assert schedule.lower_bound <= allocate(lower(graph, plan, BOARD), as_written).lower_bound
 
 
 def network(*nodes, outputs, shape=(1, 4, 3, 3), plan=None):
@@ -235,7 +236,7 @@ def test_result_of_another_type_or_size_is_not_in_place():
     choices = {n.name: Choice(kernels.get(n.name, "binary_c"), "nchw") for n in graph.nodes
                if n.op != "Reshape"}  # fmt: skip
     plan = Plan("jetson-nano-cpu", "0" * 64, choices)
-    schedule = allocate(lower(graph, plan))
+    schedule = allocate(lower(graph, plan, BOARD))
     x, y = np.array([0.25]), np.linspace(0, 1, 8)
     np.testing.assert_array_equal(simulate(graph, plan, schedule, {"x": x, "y": y})[0], y >= 0.5)
 
@@ -254,8 +255,8 @@ def test_two_constants_of_one_name_stay_apart():
     graph = b.graph(["x"], ["y"])
     kernels = {"m": "binary_c", "m2": "binary_c", "c": "conv2d_nhwc_f32_neon_gemm_8x8"}
     plan = Plan("b", "0" * 64, {n: Choice(k, "nhwc") for n, k in kernels.items()})
-    arrays = {w.symbol: w.array for w in lower(graph, plan).weights}
-    step = next(s for s in lower(graph, plan).steps if s.name == "c")
+    arrays = {w.symbol: w.array for w in lower(graph, plan, BOARD).weights}
+    step = next(s for s in lower(graph, plan, BOARD).steps if s.name == "c")
     assert arrays[step.args[2][1:]].reshape(-1)[:4].tolist() == [2, 2, 2, 2]
     assert sorted(a.reshape(-1)[0] for a in arrays.values()) == [1, 2, 3, 4]
 
@@ -293,14 +294,14 @@ def test_order_saves_memory():
 def test_arena_is_near_the_largest_live_set(name):
     board = load_board("jetson-nano-cpu")
     graph = load_graph(examples_dir() / "models" / f"{name}.onnx")
-    schedule = allocate(lower(graph, default_plan(graph, board, "")))
+    schedule = allocate(lower(graph, default_plan(graph, board, ""), board))
     assert 0 < schedule.arena_bytes <= 1.05 * schedule.lower_bound
 
 
 def test_order_of_a_deep_network_is_quick():
     board = load_board("jetson-nano-cpu")
     graph = optimise(translate(build("light_densenet121"), Path("densenet"), "densenet"))
-    program = lower(graph, default_plan(graph, board, ""))
+    program = lower(graph, default_plan(graph, board, ""), board)
     start = time.process_time()
     order_steps(program)
     assert time.process_time() - start < 2

@@ -21,6 +21,8 @@ from codegen.passes.cleanup import drop_dead, drop_moves, merge_equal
 from codegen.passes.fuse import FUSABLE, fuse_activation, fuse_residual
 from codegen.passes.pads import fold_pads
 from codegen.passes.patterns import recognise_activations
+from codegen.passes.points import dense_points
+from codegen.passes.shuffle import recognise_shuffles
 
 X = (1, 4, 6, 6)
 RNG = np.random.default_rng(3)
@@ -755,3 +757,62 @@ def test_optimise_a_block():
     assert [(n.op, n.residual, n.activation) for n in graph.nodes] == [
         ("Conv", "", Activation("HardSwish")), ("Conv", "x", Activation("Relu")),
     ]  # fmt: skip
+
+
+# ---- channel shuffles, images of one pixel ------------------------------------------------------
+
+
+def shuffle(split, perm, joined):
+    shapes = dict(split=np.array(split, np.int64), joined=np.array(joined, np.int64))
+    nodes = [node("Relu", "x", "r"), node("Reshape", "r split", "a"),
+             node("Transpose", "a", "b", perm=perm), node("Reshape", "b joined", "c"),
+             node("Relu", "c", "y")]  # fmt: skip
+    return nodes, shapes
+
+
+@pytest.mark.parametrize("split", [(1, 2, 2, 6, 6), (0, 2, 2, 36), (1, 1, 4, 6, 6)])
+def test_channel_shuffle(split):
+    nodes, shapes = shuffle(split, [0, 2, 1, *range(3, len(split))], X)
+    graph = run(recognise_shuffles, nodes, **shapes)
+    assert ops(graph) == ["Relu", "ShuffleChannels", "Relu"]
+    assert graph.nodes[1].attrs["groups"] == split[1]
+
+
+@pytest.mark.parametrize(
+    ("split", "perm", "joined"),
+    [
+        ((1, 2, 2, 6, 6), [0, 2, 1, 4, 3], X),  # pixels move, too
+        ((1, 4, 2, 3, 6), [0, 2, 1, 3, 4], X),  # part of the rows changes places with channels
+        ((1, 2, 2, 6, 6), [0, 2, 1, 3, 4], (1, 4, 36)),
+        ((2, 2, 1, 6, 6), [0, 2, 1, 3, 4], X),
+    ],
+)
+def test_nearly_a_shuffle(split, perm, joined):
+    nodes, shapes = shuffle(split, perm, joined)
+    assert "ShuffleChannels" not in ops(run(recognise_shuffles, nodes, **shapes))
+
+
+def test_conv_of_one_pixel_is_dense():
+    """The second of two keeps the reshapes apart no longer; the sum goes with it."""
+    nodes = [
+        node("GlobalAveragePool", "x", "p"), node("Conv", "p w b", "a"), node("Relu", "a", "r"),
+        node("Conv", "r w", "c"), node("Add", "c p", "s"), node("Mul", "x s", "y"),
+    ]  # fmt: skip
+    graph = run(optimise, nodes, w=weights(4, 4, 1, 1), b=weights(4))
+    assert [o for o in ops(graph) if o != "Reshape"] == ["ReduceAxes", "Dense", "Dense", "Mul2"]
+    first, second = (n for n in graph.nodes if n.op == "Dense")
+    assert second.inputs[0] == first.outputs[0]
+    assert second.residual
+    assert first.activation == Activation("Relu")
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "how"),
+    [(X, (4, 4, 1, 1), {}), ((1, 4, 1, 1), (4, 2, 1, 1), {"group": 2}),
+     ((1, 4, 1, 1), (4, 4, 3, 3), {"pads": [1, 1, 1, 1]}),
+     ((1, 4, 1, 1), (4, 4, 1, 1), {"pads": [0, 0, 1, 1]}),
+     ((1, 4, 3, 3), (4, 4, 1, 1), {"strides": [3, 3]})],
+)  # fmt: skip
+def test_conv_of_more_pixels_stays(shape, kernel, how):
+    nodes = [node("Conv", "x w", "y", **how)]
+    assert ops(run(dense_points, nodes, shape=shape, w=weights(*kernel))) == ["Conv"]

@@ -41,7 +41,8 @@ class OpDef:
     it into other operators while the graph is built; a `view` needs no kernel at all. Attributes
     are plain ints, floats, strings and tuples, in one form for all opsets: `normalise` (attrs,
     input tensors, opset) makes it so. `axis_attrs` hold axis numbers and `dim_attrs` one entry
-    per dimension: both are permuted with the layout. `spatial` operators (convolution, pooling,
+    per dimension: both are permuted with the layout. A permutation in `perm_attrs` leads from the
+    input's layout to the output's, which may differ. `spatial` operators (convolution, pooling,
     resize) take `dims` from shapes in ONNX order and have kernels per layout; all others take
     `dims` from shapes in memory order, so that one kernel serves both layouts.
     """
@@ -60,6 +61,7 @@ class OpDef:
     expand: Callable[[Any, Any], None] | None = None
     fold: Callable[[Attrs, Sequence[Tensor | None]], np.ndarray] | None = None
     axis_attrs: tuple[str, ...] = ()
+    perm_attrs: tuple[str, ...] = ()
     dim_attrs: tuple[str, ...] = ()
     spatial: bool = False
     view: bool = False

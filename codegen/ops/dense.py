@@ -108,13 +108,16 @@ def _batch_dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> di
     def batch_strides(shape: Shape) -> list[int]:
         return [0 if e == 1 else s for e, s in zip(shape[:-2], strides_of(shape)[:-2], strict=True)]
 
+    m, n = ins[0][-2], ins[1][-1]
     return dict(
         batch=batch,
+        most_rows=min(m, 4),  # of a tile
+        most_columns=min(n // 4 * 4, 16),
         xs=batch_strides(ins[0]),
         ws=batch_strides(ins[1]),
-        m=ins[0][-2],
+        m=m,
         k=ins[0][-1],
-        n=ins[1][-1],
+        n=n,
     )
 
 

@@ -165,7 +165,11 @@ _CASES = (
     Case(((2, 3, 4, 5),), {"axes": (0, 2)}),
     Case(((3, 1, 4),), {"axes": (1,)}),
 )
-_TILES = (*((n, 1) for n in (1, 15, 16, 17, 49)), *((7, n) for n in (3, 4, 5, 16, 33)))
+_TILES = (
+    *((n, 1) for n in (1, 15, 16, 17, 49)),
+    *((7, n) for n in (3, 4, 5, 16, 33)),
+    *((400, 20), (50, 164), (3, 800)),  # blocks of rows
+)
 _AXES = {"axes": None, "keepdims": 1, "noop_with_empty_axes": 0}
 
 

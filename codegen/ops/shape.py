@@ -100,7 +100,41 @@ def transpose_dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) ->
     """y[i...] (dense) = x at `xs` strides; dimensions that stay together are merged."""
     xs = [strides_of(ins[0])[p] for p in attrs["perm"]]
     extents, (source, target) = merge_dims(outs[0], xs, strides_of(outs[0]))
-    return dict(extents=extents, xs=source, ys=target, base=0)
+    dims = dict(extents=extents, xs=source, ys=target, base=0)
+    return {**dims, **_matrices(extents, source, target)}
+
+
+def shuffle_dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, Any]:
+    """The transposition of [groups][n / groups] along an axis of n."""
+    d, groups = around(ins[0], attrs["axis"]), attrs["groups"]
+    x = (d["outer"], groups, d["n"] // groups, d["inner"])
+    return transpose_dims({"perm": (0, 2, 1, 3)}, [x], [tuple(x[i] for i in (0, 2, 1, 3))])
+
+
+def _shuffle_reference(at: Attrs, x: np.ndarray) -> np.ndarray:
+    split = (*x.shape[: at["axis"]], at["groups"], -1, *x.shape[at["axis"] + 1 :])
+    return x.reshape(split).swapaxes(at["axis"], at["axis"] + 1).reshape(x.shape)
+
+
+def _matrices(extents: Sequence[int], xs: Sequence[int], ys: Sequence[int]) -> dict[str, Any]:
+    """A transposition as one of matrices, x[q][p] -> y[p][q] with x_row and y_row elements between
+    rows, once per element of `batch`: (extent, stride of x, stride of y).
+
+    `form`: tall (q >= p), wide, or rows where neighbours stay neighbours; join or split where q or
+    p is at most 4, for such rows lie in one vector each.
+    """
+    if xs[-1] == 1 or len(xs) == 1:
+        return dict(form="rows", p=1, q=extents[-1], x_row=1, y_row=extents[-1], batch=[])
+    k = list(xs).index(1)
+    p, q, x_row, y_row = extents[k], extents[-1], xs[-1], ys[k]
+    form = "tall" if q >= p else "wide"
+    if q <= 4 and y_row == q:
+        form = "join"
+    elif p <= 4 and x_row == p:
+        form = "split"
+    outer = [i for i in range(len(extents) - 1) if i != k]
+    batch = [(extents[i], xs[i], ys[i]) for i in outer]
+    return dict(form=form, p=p, q=q, x_row=x_row, y_row=y_row, batch=batch)
 
 
 def _concat_normalise(
@@ -225,12 +259,26 @@ OPS = (
         lambda at, x: x.transpose(at["perm"]),
         "transpose",
         transpose_dims,
+        perm_attrs=("perm",),
         attrs={"perm": None},
         normalise=_perm_normalise,
         cases=(
             Case(((2, 3, 4),)),
             Case(((1, 3, 5, 4),), {"perm": (0, 2, 3, 1)}),
             Case(((2, 3, 4, 5),), {"perm": (3, 1, 0, 2)}),
+        ),
+    ),
+    OpDef(  # what passes/shuffle.py recognises
+        "ShuffleChannels",
+        same_as_first,
+        _shuffle_reference,
+        "transpose",
+        shuffle_dims,
+        attrs={"groups": REQUIRED, "axis": 1},
+        axis_attrs=("axis",),
+        cases=tuple(
+            Case(((2, g * c, 3, 5),), {"groups": g})
+            for g, c in ((2, 3), (3, 8), (4, 5), (8, 9), (5, 2), (8, 3))
         ),
     ),
     OpDef(

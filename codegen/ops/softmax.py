@@ -85,7 +85,7 @@ OPS = (
             *(
                 Case(((2, n, i),), {"axis": 1, "log": log})
                 for log in (0, 1)
-                for n in (1, 3, 4, 9)
+                for n in (1, 3, 4, 9, 16, 38)
                 for i in (1, 3, 5)
             ),
         ),

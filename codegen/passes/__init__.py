@@ -8,16 +8,21 @@ from codegen.passes.cleanup import drop_dead, drop_moves, merge_equal
 from codegen.passes.fuse import fuse_activation, fuse_residual
 from codegen.passes.pads import fold_pads
 from codegen.passes.patterns import recognise_activations
+from codegen.passes.points import dense_points
+from codegen.passes.shuffle import recognise_shuffles
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     drop_dead,
     merge_equal,
     drop_moves,
     recognise_activations,
+    recognise_shuffles,
     fold_pads,
     fold_affine,
     fuse_residual,
     fuse_activation,
+    dense_points,
+    drop_moves,
     drop_dead,
 )
 

@@ -31,13 +31,18 @@ class Edit:
 
     def constant(self, hint: str, value: np.ndarray) -> str:
         """Add a float32 (or as given) constant under a new name."""
+        value = np.ascontiguousarray(value.astype(np.float32) if value.dtype.kind == "f" else value)
+        name = self.tensor(hint, value.shape, DType.of(value.dtype))
+        self.constants[name] = value
+        return name
+
+    def tensor(self, hint: str, shape: Sequence[int], dtype: DType) -> str:
+        """Add a tensor under a new name."""
         name, i = hint, 1
         while name in self.tensors:
             i += 1
             name = f"{hint}_{i}"
-        value = np.ascontiguousarray(value.astype(np.float32) if value.dtype.kind == "f" else value)
-        self.constants[name] = value
-        self.tensors[name] = Tensor(name, value.shape, DType.of(value.dtype))
+        self.tensors[name] = Tensor(name, tuple(shape), dtype)
         return name
 
     def replace(self, old: Node, *new: Node) -> None:

@@ -187,6 +187,13 @@ def _transpose(w: _Writer, node: Node) -> None:
            perm=(*range(extra), *(p + extra for p in perm)))  # fmt: skip
 
 
+def _shuffle(w: _Writer, node: Node) -> None:
+    n, c, *pixels = w.graph.tensors[node.inputs[0]].shape
+    groups = node.attrs["groups"]
+    dims = (n, groups, c // groups, int(np.prod(pixels)))
+    w.step("Transpose", node, dims=dims, perm=(0, 2, 1, 3))
+
+
 def _softmax(w: _Writer, node: Node) -> None:
     shape = w.graph.tensors[node.inputs[0]].shape
     if node.attrs["axis"] % len(shape) != len(shape) - 1 or node.attrs.get("log"):
@@ -224,6 +231,7 @@ def _unary(w: _Writer, node: Node) -> None:
 _OPERATORS: Mapping[str, Callable[[_Writer, Node], None]] = {
     "Conv": _conv, "Dense": _dense, "MaxPool": _pool, "AveragePool": _pool, "ReduceAxes": _reduce,
     "Concat": _concat, "Reshape": _view, "Identity": _view, "Transpose": _transpose,
+    "ShuffleChannels": _shuffle,
     "SoftmaxAxis": _softmax, "Add2": _binary, "Mul2": _binary,
     **dict.fromkeys(_ACTS[1:], _unary),
 }  # fmt: skip

@@ -171,6 +171,20 @@ def _transpose(w: Writer, node: Node) -> None:
         w.emit("TRANSPOSE", (source, order), target, w.s.TransposeOptionsT())
 
 
+def _shuffle(w: Writer, node: Node) -> None:
+    """Stored channels as [groups][channels of a group], transposed."""
+    source, target = w.value(node.inputs[0]), w.value(node.outputs[0])
+    *pixels, channels = w.tensors[source].shape
+    groups = node.attrs["groups"]
+    split = (int(np.prod(pixels)), groups, channels // groups)
+    parts = w.tensor(f"{node.name}/split", split)
+    swapped = w.tensor(f"{node.name}/swapped", (split[0], split[2], split[1]))
+    order = w.constant(f"{node.name}/perm", np.int32((0, 2, 1)))
+    w.reshape(source, parts)
+    w.emit("TRANSPOSE", (parts, order), swapped, w.s.TransposeOptionsT())
+    w.reshape(swapped, target)
+
+
 def _softmax(w: Writer, node: Node) -> None:
     shape = w.graph.tensors[node.inputs[0]].shape
     last = 1 if len(shape) == 4 else len(shape) - 1
@@ -202,6 +216,7 @@ def _unary(w: Writer, node: Node) -> None:
 _OPERATORS: Mapping[str, Callable[[Writer, Node], None]] = {
     "Conv": _conv, "Dense": _dense, "MaxPool": _pool, "AveragePool": _pool,
     "ReduceAxes": _reduce, "Concat": _concat, "Reshape": _reshape, "Transpose": _transpose,
+    "ShuffleChannels": _shuffle,
     "SoftmaxAxis": _softmax, **dict.fromkeys(_BINARY, _binary),
     **dict.fromkeys(("Relu", "Clip", "LeakyRelu", "HardSigmoid", *UNARY), _unary),
 }  # fmt: skip

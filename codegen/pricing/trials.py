@@ -14,7 +14,7 @@ from codegen.graph import Graph, Node
 from codegen.groups import find_groups, regroup
 from codegen.kernels import candidates
 from codegen.layer import layer_of
-from codegen.layout import LAYOUTS
+from codegen.layout import LAYOUTS, same_memory
 from codegen.memory import Place, Schedule
 from codegen.ops import OPS
 from codegen.plan import Choice, Plan, needs_kernel
@@ -85,7 +85,7 @@ def layer_names(graph: Graph) -> dict[Signature, list[str]]:
         if tensor.name in graph.constants or len(tensor.shape) < 3:
             continue
         for come, go in zip(LAYOUTS, LAYOUTS[::-1], strict=True):
-            if lower_conversion(tensor, come, go).steps:
+            if not same_memory(tensor.shape, come, go):
                 signature = conversion_signature(tensor, come, go)
                 out.setdefault(signature, []).append(f"{tensor.name} to {go}")
     return out
@@ -102,13 +102,13 @@ def macs(signature: Signature) -> int:
 def trials(signature: Signature, board: Board) -> list[Trial]:
     """Every candidate of a layer on a board, the portable row first."""
     if signature.op == CONVERT:
-        return [_conversion(signature)]
+        return [_conversion(signature, board)]
     graph = graph_of(signature)
     out = []
     for come, layout in _layouts(graph):
-        for row in candidates(layer_of(graph, graph.nodes[0], layout), board):
+        for row in candidates(layer_of(graph, graph.nodes[0], layout, come), board):
             if row.layout in ("any", layout):
-                program = _thin(lower_node(graph, Choice(row.name, layout), come))
+                program = _thin(lower_node(graph, Choice(row.name, layout), come, board))
                 candidate = Candidate(row.name, layout, come)
                 out.append(Trial(signature, candidate, program, code_hash(program)))
     return out
@@ -145,10 +145,10 @@ def _layouts(graph: Graph) -> Iterator[tuple[str, str]]:
         yield from ((come, go) for go in (LAYOUTS if node.op == "Transpose" else (come,)))
 
 
-def _conversion(signature: Signature) -> Trial:
+def _conversion(signature: Signature, board: Board) -> Trial:
     """A change of layout has one kernel, which lowering chooses."""
     graph, attrs = graph_of(signature), signature.fields["attrs"]
-    program = lower_conversion(graph.tensors["t0"], attrs["from"], attrs["to"])
+    program = lower_conversion(graph.tensors["t0"], attrs["from"], attrs["to"], board)
     kernel = program.steps[0].kernel.name if program.steps else ""
     return Trial(
         signature, Candidate(kernel, attrs["to"], attrs["from"]), program, code_hash(program)
