@@ -53,7 +53,7 @@ def test_wheel_has_all_data_and_code(wheel):
         str(p.relative_to(ROOT))
         for d in ("codegen", "rl")
         for p in (ROOT / d).rglob("*")
-        if p.suffix in (".py", ".sh", ".toml")
+        if p.suffix in (".py", ".sh", ".toml", ".json")
     }
     assert wanted - names == set()
     extra = {n for n in names - wanted if ".dist-info/" not in n}
