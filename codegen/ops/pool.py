@@ -112,6 +112,8 @@ _CASES = (
     Case(((1, 8, 10, 10),), {"kernel_shape": (3, 3), "strides": (2, 2), "ceil_mode": 1}),
     Case(((1, 3, 12),), {"kernel_shape": (4,), "strides": (3,), "auto_pad": "SAME_UPPER"}),
     Case(((1, 17, 6, 6),), {"kernel_shape": (2, 2), "dilations": (2, 2)}),
+    Case(((2, 64, 7, 9),), {"kernel_shape": (3, 3), "strides": (2, 2), "pads": (1, 1, 1, 1)}),
+    Case(((1, 64, 8, 8),), {"kernel_shape": (2, 2), "strides": (2, 3)}),
 )
 _AVERAGE = tuple(
     Case(c.inputs, {**c.attrs, "count_include_pad": i % 2}) for i, c in enumerate(_CASES)
