@@ -13,6 +13,11 @@ from codegen.kernels import Kernel, Layer
 from codegen.ops import OPS
 
 _FLOAT = 4
+# A prefetcher stops at the end of a page, and follows again after two misses.
+_PAGE_LINES = 64
+# Cycles that Winograd takes per vector in a transformed domain, for each row of the transform, on
+# out-of-order and on in-order cores.
+_TRANSFORM = (0.75, 2.2)
 
 
 def cycles(graph: Graph, node: Node, layer: Layer, row: Kernel, board: Board) -> float:
@@ -25,7 +30,9 @@ def cycles(graph: Graph, node: Node, layer: Layer, row: Kernel, board: Board) ->
     derived = DERIVED[row.derive](layer.dims, row.params) if row.derive else {}
     if row.params.get("nr") and layer.family == "conv_chain":
         cost += _l2_cycles(_chain_bytes(layer.dims, row.params, derived, board), board)
-    elif layer.family == "conv2d" and "block" in derived and "f" not in row.params:
+    elif "planes" in derived:
+        cost += _winograd(layer.dims, row.params, derived, board)
+    elif layer.family == "conv2d" and "block" in derived:
         cost += _l2_cycles(_product_bytes(layer.dims, row.params, derived, board), board)
     return cost
 
@@ -47,9 +54,9 @@ def work(graph: Graph, node: Node, layer: Layer, row: Kernel) -> float:
     if "last" in row.params:  # what is left of pixels and channels has tiles of its own
         pixel_tile, channel_tile = 1, row.params["last"]
     channels = _padding(dims["m"] // dims["groups"], channel_tile)
-    if "f" in row.params:  # Winograd: tiles of f x f outputs
-        f = row.params["f"]
-        return macs * channels * _padding(dims["oh"], f) * _padding(dims["ow"], f)
+    if "f" in row.params:  # Winograd: products of the transformed tiles
+        d = DERIVED[row.derive](dims, row.params)
+        return d["tiles"] * d["planes"] * d["depth"] * dims["m"] * channels
     return macs * channels * _padding(dims["oh"] * dims["ow"], pixel_tile)
 
 
@@ -96,6 +103,21 @@ def _product_bytes(
     if _FLOAT * weights > board.l2_bytes // 2:  # then they come from memory each time
         weights *= board.cycle_model.memory.line / board.cycle_model.l2.first_load
     return _FLOAT * (pixels * depth * again + weights * (passes - 1) + sums)
+
+
+def _winograd(
+    d: Mapping[str, Any], p: Mapping[str, Any], derived: Mapping[str, Any], board: Board
+) -> float:
+    """The transforms of Winograd, per vector of transformed inputs and of products; weights as they
+    come from memory, of which the products of a group of tiles hide a part; other lines."""
+    model, lines = board.cycle_model, derived["lines"]
+    vectors = derived["planes"] * derived["depth"] + derived["ey"] * derived["ex"] * d["m"]
+    transforms = derived["tiles"] * vectors / 4 * derived["ey"] * _TRANSFORM[model.core.in_order]
+    hidden = LINE_BYTES / _FLOAT * derived["rows"] / model.core.macs_per_cycle
+    waits = max(0.0, model.memory.line - hidden) + 2 * model.memory.load / _PAGE_LINES
+    spilled = model.memory.store + 2 * model.memory.line
+    near = lines["again"] * model.l2.first_load
+    return transforms + lines["streamed"] * waits + lines["spilled"] * spilled + near
 
 
 def _chain_bytes(

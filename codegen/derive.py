@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from codegen.inorder_blocks import inorder_dense, inorder_gemm, inorder_im2col
-from codegen.winograd import winograd_blocks
+from codegen.winograd_blocks import inorder_winograd, winograd_blocks
 
 # A block of patches should stay in the L1 data cache of every core we know (32 KiB) beside one
 # panel of weights.
@@ -149,6 +149,6 @@ DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, An
     for f in (
         im2col_nhwc, im2col_nchw, pixel_block, gemm_split, im2col_split, inorder_gemm,
         inorder_im2col, inorder_dense, depthwise_sweeps, chain_whole, chain_bands,
-        winograd_blocks,
+        winograd_blocks, inorder_winograd,
     )
 }  # fmt: skip

@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
     "errors", "types", "graph", "resources", "names", "c_text", "cycle_model", "board",
     "ops.base", "ops.conv", "ops", "builder", "interpret", "onnx_file", "onnx_import", "passes",
-    "models", "groups", "kernels", "layout", "layer", "signature", "winograd", "weights",
-    "tile_order", "inorder_blocks", "derive", "plan", "cost", "heuristic", "schedule",
+    "models", "groups", "kernels", "layout", "layer", "signature", "tile_order",
+    "winograd", "winograd_lines", "winograd_blocks", "weights", "inorder_blocks", "derive",
+    "plan", "cost", "heuristic", "schedule",
     "regions", "order", "memory", "emit", "toolchain", "stack", "build", "footprint", "run",
     "fleet", "compare", "reference", "verify", "pipeline", "attribution", "memory_map",
     "report", "store", "pricing", "program", "measured", "svg_text", "roofline", "profile_text",
