@@ -31,7 +31,7 @@ def cycles(graph: Graph, node: Node, layer: Layer, row: Kernel, board: Board) ->
     if row.params.get("nr") and layer.family == "conv_chain":
         cost += _l2_cycles(_chain_bytes(layer.dims, row.params, derived, board), board)
     elif "planes" in derived:
-        cost += _winograd(layer.dims, row.params, derived, board)
+        cost += _winograd(layer.dims, row.rate(board.core), derived, board)
     elif layer.family == "conv2d" and "block" in derived:
         cost += _l2_cycles(_product_bytes(layer.dims, row.params, derived, board), board)
     return cost
@@ -105,18 +105,20 @@ def _product_bytes(
     return _FLOAT * (pixels * depth * again + weights * (passes - 1) + sums)
 
 
-def _winograd(
-    d: Mapping[str, Any], p: Mapping[str, Any], derived: Mapping[str, Any], board: Board
-) -> float:
+def _winograd(d: Mapping[str, Any], rate: float, derived: Mapping[str, Any], board: Board) -> float:
     """The transforms of Winograd, per vector of transformed inputs and of products; weights as they
     come from memory, of which the products of a group of tiles hide a part; other lines."""
-    model, lines = board.cycle_model, derived["lines"]
-    vectors = derived["planes"] * derived["depth"] + derived["ey"] * derived["ex"] * d["m"]
+    model = board.cycle_model
+    blocks, products = (derived["block"], derived["panels"]), derived["ey"] * derived["ex"] * d["m"]
+    lines = derived["traffic"].lines(*blocks, board.l2_bytes * 7 // 8)
+    vectors = derived["planes"] * derived["depth"] + products
     transforms = derived["tiles"] * vectors / 4 * derived["ey"] * _TRANSFORM[model.core.in_order]
-    hidden = LINE_BYTES / _FLOAT * derived["rows"] / model.core.macs_per_cycle
+    hidden = LINE_BYTES / _FLOAT * derived["rows"] / rate
     waits = max(0.0, model.memory.line - hidden) + 2 * model.memory.load / _PAGE_LINES
-    spilled = model.memory.store + 2 * model.memory.line
+    spilled = model.memory.store + model.memory.line
     near = lines["again"] * model.l2.first_load
+    product_lines = derived["tiles"] * products * _FLOAT / LINE_BYTES
+    near += product_lines * (model.l2.first_load + model.l2.store)
     return transforms + lines["streamed"] * waits + lines["spilled"] * spilled + near
 
 

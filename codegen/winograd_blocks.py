@@ -20,15 +20,16 @@ _OUT_OF_ORDER = {"streamed": 8, "again": 8, "spilled": 80}
 _IN_ORDER = {"streamed": 5, "again": 3, "spilled": 100}
 # Channels that are transformed together.
 CHANNELS = 16
-# Channels of one product: more of them do not leave room in L1 for rows and a panel.
-_DEEP = 256
+# Channels of one product, out of order and in order: of more, a panel that streams through L1
+# drives out rows, whose misses then take the prefetcher's streams from it.
+_DEEP = (256, 128)
 
 
 @dataclass(frozen=True)
-class _Traffic:
+class Traffic:
     """A layer as the kernel sees it: `weights` bytes in all, bytes per tile of the transformed
-    `inputs` and of the `products`, `planes` of inputs and bytes of one `panel` of weights for
-    one of them."""
+    `inputs`, of the `products` and of the `outputs`, `planes` of inputs and bytes of one `panel`
+    of weights for one of them."""
 
     tiles: int
     panels: int
@@ -36,6 +37,7 @@ class _Traffic:
     weights: int
     inputs: int
     products: int
+    outputs: int
     panel: int
 
     def lines(self, block: int, together: int, l2: int) -> dict[str, int]:
@@ -45,8 +47,9 @@ class _Traffic:
         passes, rounds = -(-self.tiles // block), -(-self.panels // together)
         v = block * self.inputs
         z, w = (x * together // self.panels for x in (block * self.products, self.weights))
+        y = (rounds - 1) * block * self.outputs  # a round writes parts of their lines
         plane_stays = v // self.planes + self.panel <= _L1_BYTES
-        again = passes * (rounds if plane_stays else self.panels) * v
+        again = passes * ((rounds if plane_stays else self.panels) * v + y)
         resident = self.weights + v + z <= l2
         return {
             "streamed": (1 if resident else passes) * self.weights // _LINE,
@@ -71,7 +74,8 @@ def winograd_blocks(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any
     nr, positions = p["nr"], y.e * x.e
     ty, tx = -(-d["oh"] // y.f), -(-d["ow"] // x.f)
     tiles, panels = d["n"] * ty * tx, -(-d["m"] // nr)
-    depth, chunks = _depth(-(-d["c"] * (y.stride * x.stride if joined else 1) // 4) * 4)
+    channels = d["c"] * (y.stride * x.stride if joined else 1)
+    depth, chunks = _depth(-(-channels // 4) * 4, _DEEP["last" in p])
     phases = _phases(y, x, joined, chunks)
     parts = [
         chunks * sum(i < len(phase["plane"]) and j < len(phase["plane"][0]) for phase in phases)
@@ -80,9 +84,16 @@ def winograd_blocks(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any
     ]
     planes = sum(parts)
     rows = _group(tiles, p["mr"], nr, 4 if "last" in p else 0)
-    panel, products = 4 * depth * nr, 4 * positions * panels * nr
-    traffic = _Traffic(
-        tiles, panels, planes, planes * panels * panel, 4 * planes * depth, products, panel
+    panel = 4 * depth * nr
+    traffic = Traffic(
+        tiles,
+        panels,
+        planes,
+        weights=planes * panels * panel,
+        inputs=4 * planes * depth,
+        products=4 * positions * panels * nr,
+        outputs=4 * y.f * x.f * d["m"],
+        panel=panel,
     )
     prices = _IN_ORDER if "last" in p else _OUT_OF_ORDER
 
@@ -117,16 +128,16 @@ def winograd_blocks(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any
         "panels": together,
         "width": together * nr,
         "v_plane": v_plane,
-        "lines": traffic.lines(block, together, p["l2_kib"] << 10),
+        "traffic": traffic,
         "ragged": int(bool(d["oh"] % y.f or d["ow"] % x.f or d["m"] % 4)),
         "scratch_floats": groups * planes * v_plane + positions * block * together * nr,
     }
 
 
-def _depth(channels: int) -> tuple[int, int]:
+def _depth(channels: int, most: int) -> tuple[int, int]:
     """Channels as equal chunks (size, number): whole vectors of patches, where that goes."""
-    sizes = (k for k in range(_DEEP, 63, -CHANNELS) if channels % k == 0)
-    size = channels if channels <= _DEEP else next(sizes, channels)
+    sizes = (k for k in range(most, 63, -CHANNELS) if channels % k == 0)
+    size = channels if channels <= most else next(sizes, channels)
     return size, channels // size
 
 

@@ -15,7 +15,6 @@ from codegen.winograd_lines import input_lines, output_lines
 # values (3 where the phases of a stride are joined). What has points 1/2 and 2, whose powers
 # differ most, loses most.
 BOUNDS = {
-    (2, 3, 1): 1e-6,
     (4, 3, 1): 2e-5,
     (6, 3, 1): 3e-5,
     (2, 3, 2): 4e-6,
