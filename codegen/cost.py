@@ -14,6 +14,11 @@ from codegen.ops import OPS
 
 _FLOAT = 4
 _STRASSEN_SUMS = 1.5  # cycles per element of a half
+# A prefetcher stops at the end of a page, and follows again after two misses.
+_PAGE_LINES = 64
+# Cycles that Winograd takes per vector in a transformed domain, for each row of the transform, on
+# out-of-order and on in-order cores.
+_TRANSFORM = (0.75, 2.2)
 
 
 def cycles(graph: Graph, node: Node, layer: Layer, row: Kernel, board: Board) -> float:
@@ -30,7 +35,9 @@ def cycles(graph: Graph, node: Node, layer: Layer, row: Kernel, board: Board) ->
         cost += _lost_streams(graph, node, layer.dims, row.params, board)
     elif "products" in row.params:
         cost += _STRASSEN_SUMS * (4 * layer.dims["c"] + 5 * layer.dims["m"]) * derived["pixels"] / 4
-    elif layer.family == "conv2d" and "block" in derived and "f" not in row.params:
+    elif "planes" in derived:
+        cost += _winograd(layer.dims, row.rate(board.core), derived, board)
+    elif layer.family == "conv2d" and "block" in derived:
         cost += _l2_cycles(_product_bytes(layer.dims, row.params, derived, board), board)
     return cost
 
@@ -54,9 +61,9 @@ def work(graph: Graph, node: Node, layer: Layer, row: Kernel) -> float:
     channels = _padding(dims["m"] // dims["groups"], channel_tile)
     if "products" in row.params:  # Strassen: so many products of halves instead of eight
         macs *= row.params["products"] / 8
-    if "f" in row.params:  # Winograd: tiles of f x f outputs
-        f = row.params["f"]
-        return macs * channels * _padding(dims["oh"], f) * _padding(dims["ow"], f)
+    if "f" in row.params:  # Winograd: products of the transformed tiles
+        d = DERIVED[row.derive](dims, row.params)
+        return d["tiles"] * d["planes"] * d["depth"] * dims["m"] * channels
     return macs * channels * _padding(dims["oh"] * dims["ow"], pixel_tile)
 
 
@@ -115,6 +122,23 @@ def _product_bytes(
     if _FLOAT * weights > board.l2_bytes // 2:  # then they come from memory each time
         weights *= board.cycle_model.memory.line / board.cycle_model.l2.first_load
     return _FLOAT * (pixels * depth * again + weights * (passes - 1) + sums)
+
+
+def _winograd(d: Mapping[str, Any], rate: float, derived: Mapping[str, Any], board: Board) -> float:
+    """The transforms of Winograd, per vector of transformed inputs and of products; weights as they
+    come from memory, of which the products of a group of tiles hide a part; other lines."""
+    model = board.cycle_model
+    blocks, products = (derived["block"], derived["panels"]), derived["ey"] * derived["ex"] * d["m"]
+    lines = derived["traffic"].lines(*blocks, board.l2_bytes * 7 // 8)
+    vectors = derived["planes"] * derived["depth"] + products
+    transforms = derived["tiles"] * vectors / 4 * derived["ey"] * _TRANSFORM[model.core.in_order]
+    hidden = LINE_BYTES / _FLOAT * derived["rows"] / rate
+    waits = max(0.0, model.memory.line - hidden) + 2 * model.memory.load / _PAGE_LINES
+    spilled = model.memory.store + model.memory.line
+    near = lines["again"] * model.l2.first_load
+    product_lines = derived["tiles"] * products * _FLOAT / LINE_BYTES
+    near += product_lines * (model.l2.first_load + model.l2.store)
+    return transforms + lines["streamed"] * waits + lines["spilled"] * spilled + near
 
 
 def _chain_bytes(

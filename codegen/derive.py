@@ -8,7 +8,7 @@ from codegen.inorder_blocks import inorder_dense, inorder_gemm, inorder_im2col
 from codegen.strassen import strassen
 from codegen.tile_order import tile_order
 from codegen.transpose_blocks import transpose_block, transpose_tile
-from codegen.winograd import winograd_blocks
+from codegen.winograd_blocks import inorder_winograd, winograd_blocks
 
 # A block of patches should stay in the L1 data cache of every core we know (32 KiB) beside one
 # panel of weights.
@@ -176,7 +176,7 @@ DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, An
     for f in (
         im2col_nhwc, im2col_nchw, pixel_block, gemm_split, im2col_split, inorder_gemm,
         inorder_im2col, inorder_dense, depthwise_sweeps, depthwise_rows, chain_whole, chain_bands,
-        strassen, winograd_blocks,
-        transpose_tile, transpose_block, reduce_block, matmul_panel,
+        strassen, winograd_blocks, inorder_winograd, transpose_tile, transpose_block,
+        reduce_block, matmul_panel,
     )
 }  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from codegen import winograd
+from codegen import winograd, winograd_blocks
 from codegen.strassen import strassen_weights
 
 
@@ -134,14 +134,27 @@ def conv_taps_c16(c: Constants) -> Packed:
 
 
 def winograd_panels(c: Constants) -> Packed:
-    """OIHW 3x3 weights, transformed, as [blocks][positions][panels of a block][depth][nr]."""
+    """OIHW weights, transformed, as [blocks][positions][parts][panels of a block][depth][nr]; with
+    p["last"], the last panel is only as wide as its vectors of 4."""
     d, nr = c.dims, c.params["nr"]
-    u = winograd.transform_weights(c.inputs[0], c.params["f"])
-    sizes = winograd.winograd_blocks(d, c.params)
-    u = np.pad(u, ((0, 0), (0, sizes["depth"] - d["c"]), (0, 0)))
-    w = np.stack([column_panels(position, nr) for position in u])
-    w = w.reshape(len(u), -1, sizes["panels"], sizes["depth"], nr).swapaxes(0, 1)
-    return [("w", np.ascontiguousarray(w)), *_vectors(c, d["m"], nr)]
+    y, x, joined = winograd_blocks.axes(d, c.params)
+    sizes = winograd_blocks.winograd_blocks(d, c.params)
+    positions = winograd.transform_weights(c.inputs[0], y, x, joined)
+    unit = c.params.get("last", nr)
+    depth, chunks = sizes["depth"], sizes["chunks"]
+    padding = ((0, depth * chunks - len(positions[0][0])), (0, -d["m"] % unit))
+    positions = [
+        [chunk for part in parts for chunk in np.split(np.pad(part, padding), chunks)]
+        for parts in positions
+    ]
+    w = [
+        part[:, at : at + nr].reshape(-1)
+        for o in range(0, d["m"], sizes["width"])
+        for parts in positions
+        for part in parts
+        for at in range(o, min(o + sizes["width"], d["m"]), nr)
+    ]
+    return [("w", np.concatenate(w)), *_vectors(c, d["m"], unit)]
 
 
 def conv_chain(c: Constants) -> Packed:

@@ -96,15 +96,21 @@ def _conv_trials(row: Kernel) -> Iterator[Case]:
 
 def _winograd_trials(row: Kernel) -> Iterator[Case]:
     """Heights and widths around one and two output tiles, channels around vectors and panels, all
-    kinds of padding, two images, a layer of several blocks of tiles."""
-    f, nr = row.params["f"], row.params["nr"]
+    kinds of padding, two images, a layer of several blocks of tiles; kernel and stride are the
+    row's."""
+    f, nr, k, s = row.params["f"], row.params["nr"], row.when["kh"], row.when["sh"]
+    fx = row.params.get("fx", f)
+    window = dict(kernel=(k, k), strides=(s, s))
     pads = ((0, 0, 0, 0), (1, 1, 1, 1), (1, 0, 0, 1), (2, 1, 0, 2))
     for i, (c, m) in enumerate(zip((1, 3, 4, 16, 21), bracket(nr), strict=True)):
         for j in (i, i + 2):
-            h = bracket(f)[j % len(bracket(f))]
-            yield _conv(c, m, h + 2, 2 * f + 1 + j % 3, kernel=(3, 3), pads=pads[j % 4])
-    yield Case(((2, 20, f + 3, 9), (2 * nr, 20, 3, 3), (2 * nr,)), {"pads": pads[1]}, (1, 2))
-    yield _conv(512 // f, 3 * nr, 8 * f, 5 * f + 1, kernel=(3, 3), pads=pads[1])
+            h, w = bracket(f)[j % len(bracket(f))], 2 * fx - 1 + j % 3
+            yield _conv(c, m, s * (h - 1) + k, s * (w - 1) + k, pads=pads[j % 4], **window)
+    images = ((2, 20, s * f + k, 9 * s), (2 * nr, 20, k, k), (2 * nr,))
+    yield Case(images, {"pads": pads[1], "strides": (s, s)}, (1, 2))
+    yield _conv(512 // f, 3 * nr, 8 * f * s, 5 * f * s + 1, pads=pads[1], **window)
+    for c in row.when.get("c", ()):
+        yield _conv(c, 20, 9 * s, 11 * s, pads=(k // 2,) * 4, **window)
 
 
 def _dense_trials(row: Kernel) -> Iterator[Case]:
@@ -167,7 +173,10 @@ def trials(row: Kernel) -> list[Trial]:
         for i, case in enumerate(cases):
             for layout in layouts[: 1 + i % 2]:
                 out.append(Trial(op.name, case, layout, dtype=dtype))
-                most = 2 * len(ACTIVATIONS) if "last" not in row.params else 2 * len(cases)
+                # hand-ordered tiles are tried with everything; steep functions of many products
+                # would show Winograd's rounding
+                hand = "last" in row.params and "f" not in row.params
+                most = 2 * len(cases if hand else ACTIVATIONS)
                 if "activation" in op.fuses and dtype == DType.F32 and fused < most:
                     fused += 1
                     act = ACTIVATIONS[fused % len(ACTIVATIONS)]

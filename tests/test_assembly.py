@@ -48,10 +48,13 @@ def _trial(row: Kernel) -> Trial:
         return Trial("Dense", Case(((8, 512), (512, 48), (48,)), {}, (1, 2)), "nchw")
     if row.family == "conv_chain":
         return max(trials(row), key=lambda t: sum(map(np.prod, t.case.inputs[:1])))
-    k = (1, 1) if row.when.get("pointwise") else (3, 3)
-    shape = ((1, 512, 8, 9), (48, 512, *k), (48,))
-    pads = {"pads": (1, 1, 1, 1)} if k == (3, 3) else {}
-    return Trial("Conv", Case(shape, pads, (1, 2)), row.layout)
+    k, s = 1 if row.when.get("pointwise") else row.when.get("kh", 3), row.when.get("sh", 1)
+    c = max(row.when.get("c", [512]))
+    # Winograd's tiles are groups of pixels
+    extent = (16 * s, 32 * s) if "f" in row.params else (8, 9)
+    shape = ((1, c, *extent), (48, c, k, k), (48,))
+    window = {"pads": (k // 2,) * 4, "strides": (s, s)}
+    return Trial("Conv", Case(shape, window, (1, 2)), row.layout)
 
 
 def _toolchain(board: str):
