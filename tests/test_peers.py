@@ -95,6 +95,20 @@ def test_debian_packages_that_cannot_be_had(cache, tmp_path, monkeypatch, apt, s
     assert not made.is_dir() or list(made.iterdir()) == []
 
 
+def test_any_packages_are_unpacked_for_any_architecture(cache, tmp_path, monkeypatch):
+    sysroot._release.cache_clear()
+    _program(tmp_path / "bin", "apt-get", f'echo "$*" >> {tmp_path}/asked')
+    _program(tmp_path / "bin", "dpkg-deb", "exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    made = sysroot.unpacked(("busybox",), "riscv64")
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked[1].endswith("--no-install-recommends busybox")
+    assert "APT::Architecture=riscv64" in asked[1]
+    assert sysroot.unpacked(("busybox",), "riscv64") == made
+    assert len((tmp_path / "asked").read_text().splitlines()) == len(asked) == 2
+    sysroot._release.cache_clear()
+
+
 def _fake_debian(folder: Path) -> None:
     for name in ("usr/bin", "usr/lib/python3.11", "usr/lib/aarch64-linux-gnu"):
         (folder / name).mkdir(parents=True)

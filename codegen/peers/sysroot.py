@@ -87,7 +87,19 @@ def _release() -> str:
     return next((x.partition("=")[2].strip('"') for x in lines if x.startswith("VERSION_ID=")), "")
 
 
-def _unpack_debian(folder: Path) -> None:
+def unpacked(packages: Sequence[str], architecture: str) -> Path:
+    """Packages of that release and what they depend on; made where they are not there yet.
+
+    CodegenError as for `sysroot`.
+    """
+    key = hashlib.sha256(" ".join((_release(), *packages)).encode()).hexdigest()[:16]
+    return made(f"debian-{architecture}-{key}",
+                lambda folder: _unpack_debian(folder, packages, architecture))  # fmt: skip
+
+
+def _unpack_debian(
+    folder: Path, packages: Sequence[str] = DEBIAN, architecture: str = "arm64"
+) -> None:
     """apt with a state of its own, in which nothing is installed: it needs no root and changes
     nothing of this machine's."""
     with tempfile.TemporaryDirectory(prefix="codegen-apt-") as name:
@@ -99,15 +111,15 @@ def _unpack_debian(folder: Path) -> None:
             "Dir::State": state / "state",
             "Dir::State::status": state / "status",
             "Dir::Cache": state / "cache",
-            "APT::Architecture": "arm64",
-            "APT::Architectures::": "arm64",
+            "APT::Architecture": architecture,
+            "APT::Architectures::": architecture,
             "APT::Sandbox::User": "",
             "Acquire::Languages": "none",
             "Debug::NoLocking": "1",
         }
         apt = ["apt-get", "-qq", *(x for k, v in options.items() for x in ("-o", f"{k}={v}"))]
         _run([*apt, "update"])
-        _run([*apt, "install", "--download-only", "-y", "--no-install-recommends", *DEBIAN])
+        _run([*apt, "install", "--download-only", "-y", "--no-install-recommends", *packages])
         for package in sorted((state / "cache" / "archives").glob("*.deb")):
             _run(["dpkg-deb", "-x", str(package), str(folder)])
 

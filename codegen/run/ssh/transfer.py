@@ -13,6 +13,7 @@ from codegen.run.ssh.shell import GONE, posix, quietly, run
 
 # One transfer step may take this long for each MiB on top of the time-out: 32 KiB/s.
 _S_PER_MIB = 32.0
+_FAREWELL_S = 2.0  # for a board that refused SFTP to say that it ended
 
 
 class Files(Protocol):
@@ -30,16 +31,28 @@ class Files(Protocol):
 @contextmanager
 def open_files(client: paramiko.SSHClient, timeout_s: float) -> Iterator[Files]:
     """SFTP if the board speaks it within the time-out, else `cat`."""
-    try:
-        channel = client.get_transport().open_session(timeout=timeout_s)
-        channel.settimeout(timeout_s)
-        channel.invoke_subsystem("sftp")
-        sftp = paramiko.SFTPClient(channel)
-    except (*GONE, paramiko.SFTPError):
+    sftp = _sftp(client, timeout_s)
+    if sftp is None:
         yield Cat(client, timeout_s)
         return
     with quietly(sftp):
         yield Sftp(client, sftp)
+
+
+def _sftp(client: paramiko.SSHClient, timeout_s: float) -> paramiko.SFTPClient | None:
+    """None where the board has none. Its channel is over then: dropbear ends the next one with it
+    where that is opened while the first one's program still dies."""
+    channel = None
+    try:
+        channel = client.get_transport().open_session(timeout=timeout_s)
+        channel.settimeout(timeout_s)
+        channel.invoke_subsystem("sftp")
+        return paramiko.SFTPClient(channel)
+    except (*GONE, paramiko.SFTPError):
+        if channel is not None:
+            with quietly(channel):
+                channel.status_event.wait(_FAREWELL_S)
+        return None
 
 
 class Sftp:
