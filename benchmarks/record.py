@@ -26,7 +26,7 @@ from codegen.ops import OPS
 from codegen.pipeline import generate, load_graph
 from codegen.plan import needs_kernel
 from codegen.pricing import Settings, price_signatures, warm_weights
-from codegen.recorded import Recorded, load_recorded, write_recorded
+from codegen.recorded import Recorded, add_recorded
 from codegen.run import pick_runner
 from codegen.signature import Signature, signature_of
 from codegen.store import Store, store_path
@@ -51,9 +51,8 @@ def main() -> None:
             for name in options.model.split(","):
                 start = time.monotonic()
                 found = _network(name, board, options.jobs)
-                layers = {**load_recorded(board.core), **found}
                 facts = {"core": board.core, "board": board.name, "runner": "virtual"}
-                write_recorded(board.core, layers, facts)
+                add_recorded(board.core, found, facts)
                 print(f"{core} {name}: {len(found)} layers ({time.monotonic() - start:.0f} s)",
                       flush=True)  # fmt: skip
     except CodegenError as e:

@@ -31,7 +31,7 @@ def cycles(graph: Graph, node: Node, layer: Layer, row: Kernel, board: Board) ->
     derived = DERIVED[row.derive](layer.dims, row.params) if row.derive else {}
     if row.params.get("nr") and layer.family == "conv_chain":
         cost += _l2_cycles(_chain_bytes(layer.dims, row.params, derived, board), board)
-    elif row.derive == "depthwise_rows":
+    elif row.derive in ("depthwise_rows", "depthwise_sweeps"):
         cost += _lost_streams(graph, node, layer.dims, row.params, board)
     elif "products" in row.params:
         cost += _STRASSEN_SUMS * (4 * layer.dims["c"] + 5 * layer.dims["m"]) * derived["pixels"] / 4
@@ -88,10 +88,14 @@ def _lost_streams(
     graph: Graph, node: Node, d: Mapping[str, Any], p: Mapping[str, Any], board: Board
 ) -> float:
     """Cycles of lines from memory that no prefetcher brings, where a band of a depthwise
-    convolution reads and writes more rows at once than it follows."""
+    convolution reads and writes more rows at once than it follows; sweeps of a few channels go from
+    pixel to pixel, where it never follows."""
     streams = (p["rows"] - 1) * d["sh"] + d["kh"] + p["rows"]
     size = graph.tensors[node.inputs[0]].bytes
-    if streams < board.cycle_model.caches.streams or size <= board.l2_bytes // 2:
+    if "columns" in p:
+        level = board.cycle_model.l2 if size <= board.l2_bytes // 2 else board.cycle_model.memory
+        return size / LINE_BYTES * level.load
+    if streams <= board.cycle_model.caches.streams or size <= board.l2_bytes // 2:
         return 0.0
     return size / LINE_BYTES * board.cycle_model.memory.load
 

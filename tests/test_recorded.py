@@ -6,7 +6,7 @@ from codegen.board import load_board
 from codegen.heuristic import default_plan
 from codegen.kernels import load_kernels
 from codegen.pipeline import load_graph
-from codegen.recorded import FOLDER, load_recorded, write_recorded
+from codegen.recorded import FOLDER, add_recorded, load_recorded
 from codegen.resources import examples_dir
 from codegen.signature import signature_of
 
@@ -31,7 +31,7 @@ def _record(graph, **rows):
         signature_of(graph, n).key: {"nhwc": (rows[n.name], 1.0)}
         for n in graph.nodes if n.name in rows
     }  # fmt: skip
-    write_recorded(BOARD.core, layers, {"core": BOARD.core})
+    add_recorded(BOARD.core, layers, {"core": BOARD.core})
 
 
 def _first_pointwise(graph):
@@ -65,6 +65,14 @@ def test_a_row_that_is_gone_leaves_it_to_the_formula(graph):
     row = default_plan(graph, BOARD, "").nodes[node.name]
     assert row.kernel in load_kernels()
     assert before.nodes.keys() <= default_plan(graph, BOARD, "").nodes.keys()
+
+
+def test_a_core_without_figures_takes_those_of_the_nearest(graph, tmp_path):
+    add_recorded("cortex-a57", {"a": {"nhwc": ("x", 1.0)}, "b": {"nhwc": ("x", 2.0)}}, {})
+    add_recorded("cortex-a72", {"b": {"nhwc": ("y", 3.0)}}, {})
+    found = load("cortex-a72", tmp_path)
+    assert found == {"a": {"nhwc": ("x", 1.0)}, "b": {"nhwc": ("y", 3.0)}}
+    assert load("cortex-a76", tmp_path) == {}
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda p: p.stem)

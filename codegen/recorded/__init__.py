@@ -13,13 +13,21 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
+# Cores alike in what they issue per cycle: where the one has no figures for a layer, the other's
+# say at least which rows are good.
+NEAREST = {"cortex-a72": "cortex-a57", "cortex-a57": "cortex-a72", "cortex-a55": "cortex-a53"}
 # signature key -> layout -> (kernel, thousands of cycles)
 Recorded = Mapping[str, Mapping[str, tuple[str, float]]]
 
 
 @lru_cache(maxsize=8)
 def load_recorded(core: str, folder: Path = FOLDER) -> Recorded:
-    """What is known of a core, named as in board files; nothing for cores without a file."""
+    """What is known of a core, named as in board files: its own measurements, and those of the
+    nearest core for layers that it lacks."""
+    return {**_read(NEAREST.get(core, ""), folder), **_read(core, folder)}
+
+
+def _read(core: str, folder: Path = FOLDER) -> Recorded:
     path = folder / f"{core}.json"
     if not path.is_file():
         return {}
@@ -27,8 +35,10 @@ def load_recorded(core: str, folder: Path = FOLDER) -> Recorded:
     return {k: {layout: tuple(best) for layout, best in v.items()} for k, v in layers.items()}
 
 
-def write_recorded(core: str, layers: Recorded, facts: Mapping[str, Any]) -> Path:
-    """One line per layer, in order, beneath `facts` about how they were measured."""
+def add_recorded(core: str, found: Recorded, facts: Mapping[str, Any]) -> Path:
+    """Add layers to a core's own; one line per layer, in order, beneath `facts` about how they were
+    measured."""
+    layers = {**_read(core, FOLDER), **found}
     lines = [f"{json.dumps(k)}:{json.dumps(layers[k], sort_keys=True)}" for k in sorted(layers)]
     head = "".join(f"{json.dumps(k)}:{json.dumps(v)},\n" for k, v in facts.items())
     path = FOLDER / f"{core}.json"
