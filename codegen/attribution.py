@@ -29,7 +29,7 @@ class Layer:
     name: str
     op: str
     kernel: str
-    function: str
+    functions: tuple[str, ...]
     weights: tuple[str, ...]
     macs: int
     live_bytes: int
@@ -145,8 +145,9 @@ def _footprint(report: Mapping[str, Any], library: Path) -> Footprint:
     buffers = tuple(Buffer(**b) for b in report["buffers"])
     layers = tuple(
         Layer(
-            entry["name"], entry["op"], entry["kernel"], entry["function"],
-            tuple(entry["weights"]), entry["macs"], _live(buffers, step),
+            entry["name"], entry["op"], entry["kernel"],
+            tuple(entry.get("functions", [entry["function"]])), tuple(entry["weights"]),
+            entry["macs"], _live(buffers, step),
         )
         for step, entry in enumerate(report["layers"])
     )  # fmt: skip
@@ -190,7 +191,7 @@ def by_layer(footprint: Footprint) -> list[Share]:
     rows = [
         Share(
             x.name, total, x.op, x.kernel, x.macs, x.live_bytes, 1,
-            _sharing(len(owners.functions[x.function])),
+            _sharing(max(len(owners.functions[f]) for f in x.functions)),
         )
         for x, total in zip(footprint.layers, sums, strict=True)
     ]  # fmt: skip
@@ -243,7 +244,8 @@ class _Owners:
 
     def __post_init__(self) -> None:
         for i, layer in enumerate(self.layers):
-            self.functions.setdefault(layer.function, []).append(i)
+            for function in layer.functions:
+                self.functions.setdefault(function, []).append(i)
             for weight in dict.fromkeys(layer.weights):
                 self.weights.setdefault(weight, []).append(i)
 
@@ -273,8 +275,9 @@ def _is_arena(symbol: Symbol, footprint: Footprint) -> bool:
 def _reason(symbol: Symbol, footprint: Footprint) -> str:
     if _is_arena(symbol, footprint):
         return ARENA
-    run = f"{footprint.name}_run"
-    return RUN if symbol.name == run or symbol.name.startswith((f"{run}_in", f"{run}.")) else OTHER
+    run, serial = f"{footprint.name}_run", f"{footprint.name}_serial"
+    ends = f"{run}_in", f"{run}_parallel", f"{run}."
+    return RUN if symbol.name in (run, serial) or symbol.name.startswith(ends) else OTHER
 
 
 def _as_sections(symbol: Symbol) -> Sections:

@@ -46,17 +46,18 @@ def compile_library(
     tools = ["tools/verify.c", "tools/bench.c", f"tools/{sources.name}_steps.c"]
     stack = _stack_flags(toolchain)
     jobs = [(p, (*flags, *WARNINGS, *stack, "-Iinclude", "-Isrc")) for p in sources.library]
-    jobs += [(p, (*flags, *WARNINGS, "-Iinclude", "-Isrc", "-Itools")) for p in tools]
+    more = (*sources.pool, *tools)
+    jobs += [(p, (*flags, *WARNINGS, "-Iinclude", "-Isrc", "-Itools")) for p in more]
     try:
         with ThreadPoolExecutor(2) as pool:
             objects = list(pool.map(lambda j: _compile(toolchain, folder, *j), jobs))
         library_objects = objects[: len(sources.library)]
-        library = out / f"lib{sources.name}.a"
-        library.unlink(missing_ok=True)
-        _run((*toolchain.ar, "rcsD", str(library), *map(str, library_objects)), folder)
+        library = _archive(toolchain, folder, sources.name, library_objects)
+        threads = objects[len(library_objects) : -len(tools)]
+        pool = [_archive(toolchain, folder, f"{sources.name}_threads", threads)] if threads else []
         steps = objects[-1]
         programs = [
-            _link(toolchain, folder, flags, out / name, (obj, steps, library))
+            _link(toolchain, folder, flags, out / name, (obj, steps, *pool, library))
             for name, obj in (("verify", objects[-3]), ("bench", objects[-2]))
         ]
     except _CompileError as e:
@@ -108,11 +109,20 @@ def _compile(toolchain: Toolchain, folder: Path, source: str, flags: Sequence[st
     return target
 
 
+def _archive(toolchain: Toolchain, folder: Path, name: str, objects: Sequence[Path]) -> Path:
+    target = folder / "build" / f"lib{name}.a"
+    target.unlink(missing_ok=True)
+    _run((*toolchain.ar, "rcsD", str(target), *map(str, objects)), folder)
+    return target
+
+
 def _link(
     toolchain: Toolchain, folder: Path, flags: Sequence[str], target: Path, objects: Sequence[Path]
 ) -> Path:
     static = () if any("sanitize" in f for f in flags) else ("-static",)
-    _run((*toolchain.cc, *flags, *static, *map(str, objects), "-lm", "-o", str(target)), folder)
+    threads = ("-pthread",) if any(p.name.endswith("_threads.a") for p in objects) else ()
+    libraries = (*map(str, objects), *threads, "-lm")
+    _run((*toolchain.cc, *flags, *static, *libraries, "-o", str(target)), folder)
     return target
 
 
@@ -130,10 +140,26 @@ def _stack(objects: Sequence[Path], sources: Sources) -> int | None:
     """Bytes from `run` down to the deepest frame; None where the compiler wrote nothing about
     it."""
     graphs, usages = ([o.with_suffix(suffix) for o in objects] for suffix in (".ci", ".su"))
-    run, run_in = f"{sources.name}_run", f"{sources.name}_run_in"
+    run, calls = f"{sources.name}_run", _calls(sources)
     if any(p.is_file() for p in graphs):
-        return read_callgraph(p for p in graphs if p.is_file()).deepest(run)
+        graph = read_callgraph(p for p in graphs if p.is_file())
+        for caller, callees in calls.items():  # what goes through a pointer has no edge there
+            graph.calls.setdefault(caller, set()).update(callees)
+        return graph.deepest(run)
     if any(p.is_file() for p in usages):
-        calls = {run: [run_in], run_in: [c.function for c in sources.calls]}
         return read_frames((p for p in usages if p.is_file()), calls).deepest(run)
     return None
+
+
+def _calls(sources: Sources) -> dict[str, list[str]]:
+    """Who calls whom, of the functions that the generator wrote. Tasks are called by
+    `<name>_serial` or by the caller's own `parallel_for`, whose frames are not ours."""
+    run, run_in, parallel, serial = (
+        f"{sources.name}_{end}" for end in ("run", "run_in", "run_parallel", "serial")
+    )
+    whole = [c.function for c in sources.calls if not c.task]
+    tasks = {c.task: [p.function for p in c.pieces] for c in sources.calls if c.task}
+    if not sources.pool:
+        return {run: [run_in], run_in: whole}
+    chain = {run: [run_in], run_in: [parallel], parallel: [serial, *whole], serial: [*tasks]}
+    return {**chain, **tasks}

@@ -19,23 +19,43 @@ from codegen.layer import Epilogue
 from codegen.memory import Place, Schedule
 from codegen.names import c_names, identifier
 from codegen.plan import Plan
+from codegen.ranges import Part
 from codegen.resources import runtime_dir, templates_dir
 from codegen.schedule import Step, Value
 from codegen.types import DType
 
+# Names in the functions of a library for several threads.
+_PARALLEL = ("args", "call", "parallel_for", "part", "pool")
 # Weights beyond this many bytes go into a binary blob (.incbin): decimal text of 200 MB has killed
 # compilers.
 BLOB_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
+class Piece:
+    """A C function and the expressions of its arguments."""
+
+    function: str
+    args: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Call:
-    """One line of `run`: a step, the C function it calls and the argument expressions."""
+    """One line of `run`: a step, the C function it calls and the argument expressions. A step in
+    parts has several `pieces`, of which that is the first, and a C function `task` that calls
+    them."""
 
     step: Step
     function: str
     args: tuple[str, ...]
     comment: str
+    pieces: tuple[Piece, ...]
+    task: str = ""
+
+    @property
+    def words(self) -> set[str]:
+        """The names in the arguments."""
+        return {w for p in self.pieces for a in p.args for w in re.split(r"\W+", a)}
 
 
 @dataclass(frozen=True)
@@ -63,6 +83,7 @@ class Sources:
     outputs: tuple[Port, ...]
     library: tuple[str, ...]  # paths of the files to compile into the library
     traces: tuple[str, ...]  # value keys in the order in which the verify program dumps them
+    pool: tuple[str, ...] = ()  # files of the threads, which are a library of their own
 
 
 class _KeepBlankLines(jinja2.ext.Extension):
@@ -155,7 +176,8 @@ class Emitter:
             *self.program.inputs,
             *(self.program.values[k].tensor.name for k in self.program.outputs),
         ]
-        self.port_names = c_names(ports, reserved={"arena", "hook", "context"})
+        reserved = {"arena", "hook", "context", *(_PARALLEL if plan.threads > 1 else ())}
+        self.port_names = c_names(ports, reserved=reserved)
         self.weight_names = c_names([w.symbol for w in self.program.weights], prefix=f"{name}_w_")
         self.functions: dict[tuple[str, str], str] = {}  # (kernel, text) -> C name
         self.bodies: dict[str, list[str]] = {}  # template folder -> function texts
@@ -163,7 +185,7 @@ class Emitter:
         self.neon: set[str] = set()
 
     def sources(self) -> Sources:
-        calls = tuple(self.call(s) for s in self.program.steps)
+        calls = tuple(self.call(s, i) for i, s in enumerate(self.program.steps))
         inputs = tuple(self.port(k) for k in self.program.inputs)
         outputs = tuple(self.port(k) for k in self.program.outputs)
         blob = sum(w.array.nbytes for w in self.program.weights) > BLOB_BYTES
@@ -178,6 +200,7 @@ class Emitter:
             prototypes=self.prototypes,
             board=self.board,
             plan=self.plan,
+            threads=self.plan.threads,
             plan_sha256=self.plan.sha256,
             model_name=self.model_name,
             blob=blob,
@@ -216,6 +239,11 @@ class Emitter:
             library.append(put(f"src/{n}_weights.S", "weights.S.j2", offsets=offsets))
         elif self.program.weights:
             library.append(put(f"src/{n}_weights.c", "weights.c.j2"))
+        pool = []
+        if self.plan.threads > 1:
+            library.append(put(f"src/{n}_tasks.c", "tasks.c.j2"))
+            put(f"include/{n}_threads.h", "threads.h.j2")
+            pool.append(put(f"src/{n}_threads.c", "threads.c.j2"))
         for header in ("cg_math.h", "cg_neon.h") if self.neon else ("cg_math.h",):
             files[f"src/{header}"] = (runtime_dir() / header).read_bytes()
         scope["library"] = library
@@ -234,12 +262,13 @@ class Emitter:
             outputs,
             tuple(library),
             tuple(k for c in calls for k in c.step.outputs),
+            tuple(pool),
         )
 
     def idle(self, calls: tuple[Call, ...], inputs: tuple[Port, ...]) -> list[str]:
         """Parameters of `run_in` that no call reads: a network may ignore an input or need no
         arena."""
-        words = {w for c in calls for a in c.args for w in re.split(r"\W+", a)}
+        words = {w for c in calls for w in c.words}
         return [n for n in ("arena", *(p.c_name for p in inputs)) if n not in words]
 
     def port(self, key: str) -> Port:
@@ -258,21 +287,32 @@ class Emitter:
         total = max(self.schedule.arena_bytes, 64)
         return [(d.c, d.value, total // d.size) for d in DType if d in used or d == DType.U8]
 
-    def call(self, step: Step) -> Call:
-        function = self.function(step)
-        args = [self.argument(a) for a in step.args]
-        args += [self.expression(step.residual)] if step.residual else []
-        args += [
-            self.expression(k, step.offset if i == 0 else 0) for i, k in enumerate(step.outputs)
-        ]
-        if step.scratch_bytes:
-            at = self.schedule.scratch[step.name] // 4
-            args.append(f"arena->f32 + {at}" if at else "arena->f32")
+    def call(self, step: Step, number: int = 0) -> Call:
+        """Line `number` (from 0) of `run`."""
+        whole = Part(step.dims, (0,) * len(step.args), scratch_bytes=step.scratch_bytes)
+        pieces = tuple(self.piece(step, part) for part in step.parts or (whole,))
         shape = "x".join(map(str, self.program.values[step.outputs[0]].tensor.shape))
-        return Call(step, function, tuple(args), f"{comment(step.name)}: {shape}")
+        task = f"{self.name}_step_{number + 1}" if step.parts else ""
+        text = f"{comment(step.name)}: {shape}"
+        return Call(step, pieces[0].function, pieces[0].args, text, pieces, task)
 
-    def argument(self, arg: str) -> str:
-        return self.weight_names[arg[1:]] if arg.startswith("&") else self.expression(arg)
+    def piece(self, step: Step, part: Part) -> Piece:
+        """The call that computes a part of a step."""
+        scope = self.scope(step, part.dims)
+        first = step.offset + part.pixels * scope["y_pitch"] + part.elements
+        args = [self.argument(a, at) for a, at in zip(step.args, part.args, strict=True)]
+        args += [self.expression(step.residual, part.residual)] if step.residual else []
+        args += [self.expression(k, 0 if i else first) for i, k in enumerate(step.outputs)]
+        if part.scratch_bytes:
+            at = (self.schedule.scratch[step.name] + part.scratch) // 4
+            args.append(_at("arena->f32", at))
+        return Piece(self.function(step.kernel, scope), tuple(args))
+
+    def argument(self, arg: str, offset: int) -> str:
+        """C expression of an operand, `offset` elements in."""
+        if arg.startswith("&"):
+            return _at(self.weight_names[arg[1:]], offset)
+        return self.expression(arg, offset)
 
     def expression(self, key: str, offset: int = 0) -> str:
         """C expression of a value's address, `offset` elements in."""
@@ -283,12 +323,12 @@ class Emitter:
             base = f"arena->{dtype.value}"
         else:
             base = self.port_names[self.program.values[place.name].tensor.name]
-        return f"{base} + {at}" if at else base
+        return _at(base, at)
 
-    def function(self, step: Step) -> str:
-        """Name of the C function for this step; steps whose text is the same share one."""
-        row = step.kernel
-        text = self.render(row, "@", self.scope(step))
+    def function(self, row: Kernel, scope: Mapping[str, Any]) -> str:
+        """Name of the C function for a row with these sizes; where the text is the same they share
+        one."""
+        text = self.render(row, "@", scope)
         key = (row.name, text)
         if key not in self.functions:
             count = sum(1 for kernel, _ in self.functions if kernel == row.name) + 1
@@ -301,7 +341,8 @@ class Emitter:
                 self.neon.add(row.family)
         return self.functions[key]
 
-    def scope(self, step: Step) -> dict[str, Any]:
+    def scope(self, step: Step, dims: Mapping[str, Any]) -> dict[str, Any]:
+        """What the template of a step, or of a part of it with sizes of its own, may name."""
         program, first = self.program, step.outputs[0]
         out = program.values[first].tensor
         pitch = self.schedule.places[first].pitch
@@ -310,7 +351,7 @@ class Emitter:
         return {
             "act": Epilogue(),
             **step.kernel.params,
-            **step.dims,
+            **dims,
             "fn_name": step.dims.get("fn", ""),
             "T": c_type,
             "TY": out.dtype.c,
@@ -373,6 +414,10 @@ class Emitter:
             offsets.append(len(out))
             out += w.array.tobytes()
         return bytes(out), offsets
+
+
+def _at(base: str, elements: int) -> str:
+    return f"{base} + {elements}" if elements else base
 
 
 def _prototype(body: str, fn: str) -> str:

@@ -29,6 +29,7 @@ _KEYS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "params": _TABLE,
     "pack": _TEXT,
     "derive": _TEXT,
+    "split": _TEXT,
     "inplace": ("input or residual", lambda v: v in ("input", "residual")),
     "pitch": ("true or false", lambda v: isinstance(v, bool)),
     "rate": (
@@ -52,9 +53,10 @@ class Kernel:
     core, used only by the default plan; everything else is constraint or parameter.
 
     `pack` names a packer in weights.py ("" = constants in ONNX order), `derive` a function in
-    derive.py that computes further sizes and scratch. `inplace`: y may lie on an "input" of its
-    size, or on the "residual". `pitch`: y's pixels may lie further apart than the number of
-    channels, so that a concatenation can be written in place.
+    derive.py that computes further sizes and scratch, `split` one in ranges.py that divides the
+    output among threads ("" = computed whole). `inplace`: y may lie on an "input" of its size, or
+    on the "residual". `pitch`: y's pixels may lie further apart than the number of channels, so
+    that a concatenation can be written in place.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Kernel:
     params: Mapping[str, Any] = field(default_factory=dict)
     pack: str = ""
     derive: str = ""
+    split: str = ""
     inplace: str = ""
     pitch: bool = False
     rates: Mapping[str, float] = field(default_factory=lambda: {"default": 0.1})

@@ -112,6 +112,7 @@ def _head(program: Program, board: Board, runner: str) -> dict[str, Any]:
         "board_core": board.core,
         "runner": runner,
         "clock_hz": board.clock_hz,
+        "threads": program.threads,
     }
 
 

@@ -16,6 +16,8 @@ from codegen.order import node_of
 from codegen.passes import optimise
 from codegen.plan import Plan, check_plan, read_plan
 from codegen.schedule import lower
+from codegen.split import split
+from codegen.threads import check_threads
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -49,9 +51,12 @@ def generate(
     plan_file: Path | None = None,
     shapes: Shapes | None = None,
     name: str = "",
+    threads: int | None = None,
 ) -> Generated:
     """Model file -> C sources. The plan is read from `plan_file`, or made by the default
-    heuristic."""
+    heuristic; `threads` goes before what the plan says."""
+    if threads is not None:
+        check_threads(threads, board, "--threads")
     graph = load_graph(model, shapes, name)
     sha = model_hash(model, shapes)
     if plan_file:
@@ -59,6 +64,7 @@ def generate(
         check_plan(plan, graph, board, sha, str(plan_file))
     else:
         plan = default_plan(graph, board, sha)
+    plan = plan if threads is None else replace(plan, threads=threads)
     return finish(graph, plan, board, model.name)
 
 
@@ -66,7 +72,8 @@ def finish(graph: Graph, plan: Plan, board: Board, model_name: str) -> Generated
     """Graph and decisions -> C sources; the plan comes back with its order, conversions and
     arena filled in."""
     graph = regroup(graph, plan.groups)
-    schedule = allocate(lower(graph, plan, board), plan.order)
+    program = split(lower(graph, plan, board), plan.threads, board.core)
+    schedule = allocate(program, plan.order)
     named = map(node_of, schedule.program.steps)
     order = tuple(dict.fromkeys(n for n in named if n in plan.nodes))
     order += tuple(n for n in plan.nodes if n not in order)  # nodes that became views cost no step

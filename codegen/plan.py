@@ -17,6 +17,7 @@ from codegen.kernels import family_rows, load_kernels, refusal
 from codegen.layer import layer_of
 from codegen.layout import LAYOUTS
 from codegen.ops import OPS
+from codegen.threads import check_threads
 
 SCHEMA = 1
 _TYPES = {
@@ -139,10 +140,9 @@ def read_plan(path: Path) -> Plan:
             "remove it",
         )
     _check_types(where, raw)
-    if raw.get("threads", 1) != 1:
-        raise CodegenError(
-            where, f"threads {raw['threads']!r}", "1 thread is generated", "set threads to 1"
-        )
+    threads = raw.get("threads", 1)
+    if type(threads) is not int or threads < 1:
+        raise CodegenError(where, f"threads {threads!r}", "1 or more", "fix the number")
     nodes = {name: _choice(where, name, entry) for name, entry in raw["nodes"].items()}
     return Plan(
         raw["board"],
@@ -150,7 +150,7 @@ def read_plan(path: Path) -> Plan:
         nodes,
         tuple(raw.get("order", ())),
         tuple(raw.get("conversions", ())),
-        1,
+        threads,
         raw.get("predicted", {}),
     )
 
@@ -212,6 +212,7 @@ def check_plan(
             f"this build is for {board.name!r}",
             "make a plan for this board, or change its `board` key if the cores are alike",
         )
+    check_threads(plan.threads, board, where)
     graph = regroup(graph, plan.groups, where)
     wanted = {n.name: n for n in graph.nodes if needs_kernel(n)}
     for name in plan.nodes:

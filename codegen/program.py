@@ -14,18 +14,21 @@ from codegen.emit import write
 from codegen.errors import CodegenError
 from codegen.pipeline import Shapes, generate
 from codegen.report import layers as layer_rows
+from codegen.threads import check_one_thread
 from codegen.toolchain import find_toolchain
 
 
 @dataclass(frozen=True)
 class Program:
     """`layers` are entries of report.json in execution order: layer i is region i + 1 of the
-    program at `path`. With `error` (it does not compile) there is nothing else."""
+    program at `path`, which runs them on so many `threads`. With `error` (it does not compile)
+    there is nothing else."""
 
     path: Path
     model: str
     layers: tuple[Mapping[str, Any], ...] = ()
     error: str = ""
+    threads: int = 1
 
 
 @contextmanager
@@ -35,16 +38,20 @@ def bench_program(
     plan_file: Path | None,
     shapes: Shapes,
     stage: Callable[[str], None],
+    virtual: bool = False,
+    threads: int | None = None,
 ) -> Iterator[Program]:
     """That of a folder which `codegen build` made, or of an ONNX file, compiled in a temporary
     folder that goes when the context ends. `stage` is told what is being done. CodegenError for
-    wrong input."""
+    wrong input, such as several threads on the virtual board."""
     if model.is_dir():
-        yield _built(model, board, plan_file, shapes)
+        yield _built(model, board, plan_file, shapes, virtual, threads)
         return
     toolchain = find_toolchain(board)
     stage("generating")
-    generated = generate(model, board, plan_file, shapes)
+    generated = generate(model, board, plan_file, shapes, threads=threads)
+    if virtual:
+        check_one_thread(generated.plan.threads, str(model))
     with tempfile.TemporaryDirectory(prefix="codegen-bench-") as name:
         write(generated.sources, Path(name))
         stage("compiling")
@@ -52,13 +59,21 @@ def bench_program(
         if binary.error:
             yield Program(Path(), model.name, (), binary.error)
         else:
-            yield Program(binary.bench, model.name, tuple(layer_rows(generated)))
+            rows, count = tuple(layer_rows(generated)), generated.plan.threads
+            yield Program(binary.bench, model.name, rows, threads=count)
 
 
-def _built(folder: Path, board: Board, plan_file: Path | None, shapes: Shapes) -> Program:
-    if plan_file or shapes:
+def _built(
+    folder: Path,
+    board: Board,
+    plan_file: Path | None,
+    shapes: Shapes,
+    virtual: bool,
+    threads: int | None,
+) -> Program:
+    if plan_file or shapes or threads is not None:
         raise CodegenError(
-            "--plan" if plan_file else "--shape",
+            "--plan" if plan_file else "--shape" if shapes else "--threads",
             f"{folder} is already built",
             "these options go with an ONNX file",
             "leave them away or name the model",
@@ -66,7 +81,8 @@ def _built(folder: Path, board: Board, plan_file: Path | None, shapes: Shapes) -
     program = folder / "build" / "bench"
     try:
         report = json.loads((folder / "report.json").read_text())
-        found = Program(program, report["model"], tuple(report["layers"]))
+        rows, count = tuple(report["layers"]), report.get("threads", 1)
+        found = Program(program, report["model"], rows, threads=count)
         made_for = report["board"]
     except (OSError, ValueError, KeyError, TypeError):
         found = None
@@ -84,4 +100,6 @@ def _built(folder: Path, board: Board, plan_file: Path | None, shapes: Shapes) -
             made_for,
             "name that board, or build again",
         )
+    if virtual:
+        check_one_thread(found.threads, str(folder))
     return found

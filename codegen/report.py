@@ -9,6 +9,7 @@ from rich.table import Table
 from codegen import __version__
 from codegen.board import Board
 from codegen.build import Binary
+from codegen.emit import Call
 from codegen.footprint import foreign_symbols, sections
 from codegen.ops import OPS
 from codegen.pipeline import Generated, Shapes
@@ -43,6 +44,7 @@ def make_report(
         "board": board.name,
         "core": board.core,
         "plan_sha256": plan.sha256,
+        "threads": plan.threads,
         "toolchain": toolchain.version,
         "arena_bytes": schedule.arena_bytes,
         "arena_lower_bound_bytes": schedule.lower_bound,
@@ -89,6 +91,7 @@ def layers(generated: Generated) -> list[dict[str, Any]]:
                 "op": step.op,
                 "kernel": step.kernel.name,
                 "function": call.function,
+                "functions": _functions(call),
                 "macs": _macs(step),
                 "output_shape": list(values[step.outputs[0]].tensor.shape),
                 "weights": [
@@ -104,6 +107,12 @@ def layers(generated: Generated) -> list[dict[str, Any]]:
             }
         )
     return out
+
+
+def _functions(call: Call) -> list[str]:
+    """All C functions of a kernel call: one, or those of its parts and what calls them."""
+    task = [call.task] if call.task else []
+    return list(dict.fromkeys([*(p.function for p in call.pieces), *task]))
 
 
 def kib(n: int | None) -> str:
@@ -138,7 +147,10 @@ def print_report(report: Mapping[str, Any], console: Console, verbose: bool) -> 
         f"stack {kib(report['stack_bytes'])}; caller's tensors {kib(report['io_bytes'])}",
     )
     table.add_row(
-        "work", f"{report['macs'] / 1e6:,.2f} MMAC", f"{len(report['layers'])} kernel calls"
+        "work",
+        f"{report['macs'] / 1e6:,.2f} MMAC",
+        f"{len(report['layers'])} kernel calls"
+        + (f" on {report['threads']} threads" if report["threads"] > 1 else ""),
     )
     console.print(table)
     console.print(verdict(report), highlight=False)

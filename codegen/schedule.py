@@ -29,6 +29,7 @@ from codegen.ops import OPS
 from codegen.ops.base import around
 from codegen.ops.shape import copy_dims, transpose_dims
 from codegen.plan import Choice, Plan
+from codegen.ranges import Part
 from codegen.weights import PACKERS, Constants
 
 
@@ -67,7 +68,7 @@ class Weight:
 class Step:
     """One kernel call. `args` are value keys or, for entries "&symbol", weights, in the order of
     the C parameters, before residual, outputs and scratch; `offset` is added (elements) to the
-    first output's address."""
+    first output's address. `parts`: the same as several calls that may run at the same time."""
 
     name: str
     op: str
@@ -78,6 +79,7 @@ class Step:
     residual: str = ""
     scratch_bytes: int = 0
     offset: int = 0
+    parts: tuple[Part, ...] = ()
 
     @property
     def reads(self) -> tuple[str, ...]:

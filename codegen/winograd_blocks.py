@@ -69,7 +69,8 @@ def axes(d: Mapping[str, Any], p: Mapping[str, Any]) -> tuple[Axis, Axis, bool]:
 def winograd_blocks(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
     """Sizes for winograd.j2: tiles per group (`rows`) and per block, weight panels used together,
     the stride of planes in scratch (floats, an odd number of cache lines, so that planes do not
-    fall on the same sets). p["l2_kib"]: how much of L2 may be counted on."""
+    fall on the same sets). p["l2_kib"]: how much of L2 may be counted on. A part of a layer uses as
+    many panels together as the weights of the whole were packed for."""
     y, x, joined = axes(d, p)
     nr, positions = p["nr"], y.e * x.e
     ty, tx = -(-d["oh"] // y.f), -(-d["ow"] // x.f)
@@ -101,7 +102,8 @@ def winograd_blocks(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any
         lines = traffic.lines(block, together, p["l2_kib"] << 10)
         return sum(prices[k] * n for k, n in lines.items()), block * (depth + together * nr)
 
-    block, together = min(_choices(tiles, panels, rows), key=lambda choice: price(*choice))
+    choices = _choices(tiles, panels, rows, d.get("panels", 0))
+    block, together = min(choices, key=lambda choice: price(*choice))
     v_plane = _odd_lines(rows * depth)
     groups = -(-block // rows)
     return {
@@ -180,12 +182,13 @@ def _group(tiles: int, mr: int, nr: int, loads: int) -> int:
     return min(range(1, min(mr, tiles) + 1), key=time)
 
 
-def _choices(tiles: int, panels: int, rows: int) -> Iterator[tuple[int, int]]:
-    """(tiles per block, panels used together) worth comparing."""
+def _choices(tiles: int, panels: int, rows: int, packed: int) -> Iterator[tuple[int, int]]:
+    """(tiles per block, panels used together) worth comparing; with `packed` only so many."""
+    counts = [packed] if packed else [-(-panels // rounds) for rounds in range(1, panels + 1)]
     groups = -(-tiles // rows)
     for passes in range(1, groups + 1):
         block = min(-(-groups // passes) * rows, tiles)
-        yield from dict.fromkeys((block, -(-panels // rounds)) for rounds in range(1, panels + 1))
+        yield from dict.fromkeys((block, together) for together in counts)
 
 
 def _odd_lines(floats: int) -> int:

@@ -15,6 +15,7 @@ from codegen.kernels import Layer, load_kernels, refusal
 from codegen.layout import LAYOUTS
 from codegen.pipeline import finish, load_graph
 from codegen.plan import Choice, Plan, check_plan, needs_kernel, read_plan
+from codegen.ranges import SPLITS
 from codegen.resources import examples_dir
 from codegen.types import DType
 from codegen.weights import PACKERS
@@ -47,6 +48,16 @@ def test_round_trip(plan, tmp_path):
     assert back == plan
     assert back.to_json() == plan.to_json()
     assert back.sha256 == plan.sha256
+
+
+def test_round_trip_of_threads(resnet, plan, tmp_path):
+    path = tmp_path / "plan.json"
+    made = finish(resnet, replace(plan, threads=3), BOARD, "resnet").plan
+    path.write_text(made.to_json())
+    back = read_plan(path)
+    assert back == made
+    assert back.threads == 3
+    assert back.sha256 != plan.sha256
 
 
 def test_nothing_in_it(tmp_path):
@@ -121,7 +132,9 @@ CHANGES = {
     "conversions": (dict(conversions=5), "conversions is 5; a list of dict is needed"),
     "conversion": (dict(conversions=[5]), r"conversions is \[5\]; a list of dict is needed"),
     "predicted": (dict(predicted=[]), r"predicted is \[\]; a dict is needed"),
-    "threads": (dict(threads=4), "threads 4; 1 thread is generated; set threads to 1"),
+    "no threads": (dict(threads=0), "threads 0; 1 or more; fix the number"),
+    "threads as text": (dict(threads="4"), "threads '4'; 1 or more"),
+    "threads as truth": (dict(threads=True), "threads True; 1 or more"),
     "entry": (dict(nodes={"a": 3}), "entry of node 'a' is 3; it needs"),
     "entry key": (dict(nodes={"a": {"kernel": "k", "bits": 8}}), "entry of node 'a' is"),
     "no kernel": (dict(nodes={"a": {"layout": "nchw"}}), "entry of node 'a' is"),
@@ -200,6 +213,12 @@ def test_other_board(refuse):
     )
 
 
+def test_more_threads_than_cores(refuse, resnet, plan):
+    check_plan(replace(plan, threads=4), resnet, BOARD, SHA)
+    said = "5 threads; board jetson-nano-cpu has 4 cores: 1 to 4; name a number in this range"
+    refuse(said, replace(plan, threads=5))
+
+
 def test_unknown_node(refuse, plan):
     name = next(iter(plan.nodes))
     near = {**plan.nodes, f"{name}x": plan.nodes[name]}
@@ -257,6 +276,7 @@ def test_rows_that_ship():
         assert row.layout == "any" or row.layout in LAYOUTS
         assert row.pack in ("", *PACKERS)
         assert row.derive in ("", *DERIVED)
+        assert row.split in ("", *SPLITS)
         assert {*row.dtype} <= {"any", *(d.value for d in DType)}
         assert row.isa in ("c", "neon")
 

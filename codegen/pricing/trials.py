@@ -162,7 +162,8 @@ def code_hash(program: Program) -> str:
     does not."""
     emitter = emitter_of(schedule_of(program))
     facts = {
-        "functions": [emitter.render(s.kernel, "@", emitter.scope(s)) for s in program.steps],
+        "functions": [emitter.render(s.kernel, "@", emitter.scope(s, s.dims))
+                      for s in program.steps],
         "calls": [(s.args, s.residual, s.outputs, s.offset, s.scratch_bytes)
                   for s in program.steps],
         "weights": [(w.symbol, w.array.shape, str(w.array.dtype)) for w in program.weights],
