@@ -85,6 +85,12 @@ def test_edited_plan_is_obeyed(built, tmp_path):
         (["build", MNIST, "--board", "local", "--runner", "qemu"], "cannot run code"),
         (["build", MNIST, "--board", "local", "--plan", "none.json"], "no such file"),
         (["build", MNIST, "--board", "local", "--inputs", "none.npz"], "no such file"),
+        (["build", MNIST, "--board", "local", "--threads", "0"], "0 threads; whole numbers: 1 to"),
+        (["build", MNIST, "--board", "local", "--threads", "-2"], "--threads: -2 threads"),
+        (["build", MNIST, "--board", "raspberry-pi-4", "--threads", "5"], "has 4 cores: 1 to 4"),
+        (["bench", MNIST, "--board", "raspberry-pi-4", "--threads", "2"], "counts the cycles of"),
+        (["build", MNIST, "--board", "raspberry-pi-4", "--threads", "2", "--runner", "virtual"],
+         "2 threads on the virtual board"),
         (["verify", MNIST, "none"], "no report.json"),
         (["ops", "Nope"], "no operator"),
         (["build", MNIST], "--board"),
@@ -100,6 +106,47 @@ def test_bad_input_is_one_line_and_code_2(args, said, tmp_path):
     assert stderr.startswith(("error: ", "Usage: "))
     assert stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def threaded(tmp_path_factory):
+    """mnist8 built for two threads of this machine."""
+    out = tmp_path_factory.mktemp("cli") / "mnist"
+    code, stdout, stderr = run(
+        "build", MNIST, "--board", "local", "--out", out, "--threads", 2, "--json"
+    )
+    assert code == 0, stderr
+    report = json.loads(stdout)
+    assert report["verified"]
+    assert report["threads"] == 2
+    return out
+
+
+def test_threads_from_build_to_bench(threaded, tmp_path):
+    """What the plan says is built again, verified, measured and counted; --threads goes first."""
+    assert json.loads((threaded / "plan.json").read_text())["threads"] == 2
+    plan, out = ("--plan", threaded / "plan.json"), tmp_path / "o"
+    assert run("build", MNIST, "--board", "local", "--out", out, *plan)[0] == 0
+    for path in (threaded / "src").iterdir():
+        assert (out / "src" / path.name).read_bytes() == path.read_bytes()
+    assert run("build", MNIST, "--board", "local", "--out", out, *plan, "--threads", 1)[0] == 0
+    assert not (out / "src/mnist8_tasks.c").exists()
+    code, _, stderr = run("verify", MNIST, threaded, "--layers")
+    assert code == 0, stderr
+    code, stdout, stderr = run("bench", threaded, "--board", "local", "--json")
+    assert code == 0, stderr
+    measured = json.loads(stdout)
+    assert measured["threads"] == 2
+    assert measured["cycles"] is None
+    assert measured["ms"] > 0
+    assert run("size", threaded)[0] == 0
+
+
+def test_threads_do_not_go_with_a_folder(threaded):
+    code, _, stderr = run("bench", threaded, "--board", "local", "--threads", 2)
+    assert code == 2
+    assert "--threads:" in stderr
+    assert "is already built" in stderr
 
 
 def test_foreign_folder_is_left_alone(tmp_path):

@@ -17,6 +17,7 @@ from codegen.roofline import roofline_svg
 from codegen.run import Job, Runner
 from codegen.run.virtual import VirtualRunner, missing
 from codegen.run.virtual.bandwidth import roofs
+from codegen.threads import check_one_thread
 from codegen.toolchain import find_llvm
 from codegen.verbs.hosts import measuring_runner
 from codegen.verbs.options import (
@@ -26,6 +27,7 @@ from codegen.verbs.options import (
     JSON,
     PLAN,
     SHAPE,
+    THREADS,
     parse_shapes,
     verbosity,
 )
@@ -45,6 +47,7 @@ from codegen.verbs.progress import progress
 @ACCEPT_HOST_KEY
 @PLAN
 @SHAPE
+@THREADS
 @click.option("--timeout", default=1800.0, show_default=True, help="Seconds the run may take.")
 @click.option(
     "--roofline",
@@ -61,6 +64,7 @@ def bench(
     accept_host_key: bool,
     plan_file: Path | None,
     shapes: tuple[str, ...],
+    threads: int | None,
     timeout: float,
     roofline: Path | None,
     as_json: bool,
@@ -78,9 +82,11 @@ def bench(
     _check_runner(runner)
     pinned = parse_shapes(shapes)
     with measuring_runner(target, runner, hosts, accept_host_key) as chosen:
+        if chosen.name == "virtual":
+            check_one_thread(threads or 1, "--threads")
         if roofline:
             _check_roofline(roofline, chosen)
-        result = _bench(model, target, chosen, plan_file, pinned, timeout, quiet)
+        result = _bench(model, target, chosen, plan_file, pinned, threads, timeout, quiet)
     if isinstance(result, str):
         click.echo(f"error: {result}", err=True)
         return 1
@@ -126,6 +132,7 @@ def _bench(
     runner: Runner,
     plan_file: Path | None,
     shapes: Mapping[str, Any],
+    threads: int | None,
     timeout: float,
     quiet: bool,
 ) -> dict[str, Any] | str:
@@ -136,7 +143,7 @@ def _bench(
         return problem
     with (
         progress(quiet) as stage,
-        bench_program(model, board, plan_file, shapes, stage) as program,
+        bench_program(model, board, plan_file, shapes, stage, virtual, threads) as program,
     ):
         if program.error:
             return f"the generated library does not compile:\n{program.error}"
@@ -205,7 +212,8 @@ def _size(n: int) -> str:
 
 
 def _summary(result: Mapping[str, Any]) -> str:
-    where = f"{result['model']} on {result['board']}: {result['ms']:.3f} ms"
+    threads = f" ({result['threads']} threads)" if result["threads"] > 1 else ""
+    where = f"{result['model']} on {result['board']}{threads}: {result['ms']:.3f} ms"
     if result["runner"] == "virtual":
         parts = ", ".join(f"{p} {result[p] / (result['cycles'] or 1):.0%}" for p in PARTS)
         clock = f"{result['clock_hz'] / 1e9:g} GHz"

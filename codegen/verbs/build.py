@@ -19,6 +19,7 @@ from codegen.reference import Reference, random_inputs
 from codegen.report import make_report, print_report
 from codegen.resources import presets_file
 from codegen.run import Runner, pick_runner
+from codegen.threads import check_one_thread
 from codegen.toolchain import Toolchain, find_toolchain
 from codegen.verbs.options import (
     ACCEPT_HOST_KEY,
@@ -29,6 +30,7 @@ from codegen.verbs.options import (
     PLAN,
     RUNNER,
     SHAPE,
+    THREADS,
     console,
     parse_shapes,
     verbosity,
@@ -44,6 +46,7 @@ from codegen.verify import Case, CaseResult, Interface, check_case, load_cases
 )
 @PLAN
 @SHAPE
+@THREADS
 @click.option(
     "--name", default="", help="Prefix of files and C symbols. Default: the model's file name."
 )
@@ -76,6 +79,7 @@ def build(
     out: Path | None,
     plan_file: Path | None,
     shapes: tuple[str, ...],
+    threads: int | None,
     name: str,
     runner: str,
     host: str,
@@ -102,7 +106,9 @@ def build(
     toolchain = find_toolchain(target)
     with _stage(out) as stage, _progress(quiet or as_json) as progress:
         task = progress.add_task("importing")
-        generated = generate(model, target, plan_file, pinned, name)
+        generated = generate(model, target, plan_file, pinned, name, threads)
+        if chosen and chosen.name == "virtual":
+            check_one_thread(generated.plan.threads, "--runner")
         cases = _cases(generated, inputs, seeds) if verify else []
         write(generated.sources, stage)
         (stage / "plan.json").write_text(generated.plan.to_json())

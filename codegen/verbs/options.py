@@ -52,6 +52,12 @@ SHAPE = click.option(
 PLAN = click.option(
     "--plan", "plan_file", type=_path(), help="Use this plan.json instead of making one."
 )
+THREADS = click.option(
+    "--threads",
+    type=int,
+    help="Divide long layers among so many threads, at most the board's cores. Default: what the "
+    "plan says, else 1.",
+)
 RUNNER = click.option(
     "--runner",
     default="",

@@ -80,7 +80,7 @@ def _profile(
         return problem
     with (
         progress(False) as stage,
-        bench_program(model, board, plan_file, shapes, stage) as program,
+        bench_program(model, board, plan_file, shapes, stage, virtual=True) as program,
     ):
         if program.error:
             return f"the generated library does not compile:\n{program.error}"

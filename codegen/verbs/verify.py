@@ -13,6 +13,7 @@ from codegen.graph import Graph
 from codegen.pipeline import model_hash
 from codegen.reference import Reference, random_inputs
 from codegen.run import pick_runner
+from codegen.threads import check_one_thread
 from codegen.verbs.options import (
     ACCEPT_HOST_KEY,
     HOST,
@@ -88,6 +89,8 @@ def verify(
             f"its runners: {', '.join(target.runners)}",
             "see `codegen doctor`",
         )
+    if chosen.name == "virtual":
+        check_one_thread(report.get("threads", 1), str(folder))
     interface = Interface.from_dict(report["interface"])
     reference = Reference(
         model, report["shapes"], [t.tensor.name for t in interface.traces] if layers else ()
