@@ -84,6 +84,19 @@ def test_own_arena(prefix, tmp_path):
     assert not re.search(r" \w kws_run\n", symbols), "the static arena's entry point was linked"
 
 
+def test_threads(tmp_path):
+    generated = generate(model("kws"), load_board("local"), name="kws", threads=2)
+    write(generated.sources, tmp_path / "kws")
+    where = tmp_path / "install"
+    prefix = f"-DCMAKE_INSTALL_PREFIX={where}"
+    run("cmake", "-S", tmp_path / "kws", "-B", tmp_path / "build", prefix)
+    run("cmake", "--build", tmp_path / "build", "--target", "install")
+    run("ctest", "--test-dir", tmp_path / "build")
+    assert (where / "include" / "kws_threads.h").is_file()
+    program = app("threads", where, tmp_path / "app")
+    assert run(program) == f"keyword {expected('kws')[0]} by 2 threads\n"
+
+
 @pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler is installed"
 )
