@@ -14,6 +14,7 @@ _INDENT = "    "
 _GROUPED_ZERO = re.compile(r"(?<![\w)\]])\((-?\w+) [+-] 0\)")
 _ADDED_ZERO = re.compile(r" [+-] 0(?=[;,)\]]| [-+<>=?:&|])")
 _TIMES_ONE = re.compile(r" [*/] 1(?=[;,)\]]| [-+*/%<>=?:&|])")
+_ATTRIBUTES = re.compile(r"(\s*static (?:inline )?__attribute__\(\(\w+\)\)) (.*)$")
 _TRAILING_COMMENT = re.compile(r"(\S.*?)\s*(/\*.*\*/)$")
 
 
@@ -74,7 +75,7 @@ def _fold_code(line: str, width: int) -> list[str]:
         return [line]
     start = commas[0]
     parts = [line[a:b].strip() for a, b in zip(commas, [*commas[1:], len(line)], strict=True)]
-    out, row = [line[:start]], indent + _INDENT + parts[0]
+    out, row = _head(line[:start], indent, width), indent + _INDENT + parts[0]
     for part in parts[1:]:
         if len(row) + 1 + len(part) > width:
             out.append(row)
@@ -82,6 +83,14 @@ def _fold_code(line: str, width: int) -> list[str]:
         else:
             row += f" {part}"
     return [*out, row]
+
+
+def _head(text: str, indent: str, width: int) -> list[str]:
+    """What comes before a list: where it is too long, attributes get a line of their own."""
+    match = _ATTRIBUTES.match(text)
+    if len(text) <= width or not match:
+        return [text]
+    return [match[1], indent + match[2]]
 
 
 def _commas(line: str) -> list[int]:
