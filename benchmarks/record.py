@@ -8,9 +8,12 @@ one.
 """
 
 import argparse
+import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks.peers.__main__ import BOARDS, MODELS
 from codegen.board import Board, load_board
@@ -21,12 +24,12 @@ from codegen.groups import Group, find_groups, regroup
 from codegen.kernels import Kernel, candidates
 from codegen.layer import layer_of
 from codegen.layout import LAYOUTS
-from codegen.models.fetch import fetch
+from codegen.models.fetch import fetch, write_atomically
 from codegen.ops import OPS
 from codegen.pipeline import generate, load_graph
 from codegen.plan import needs_kernel
 from codegen.pricing import Settings, price_signatures, warm_weights
-from codegen.recorded import Recorded, add_recorded
+from codegen.recorded import FOLDER, Recorded, load_recorded, read_recorded
 from codegen.run import pick_runner
 from codegen.signature import Signature, signature_of
 from codegen.store import Store, store_path
@@ -57,6 +60,19 @@ def main() -> None:
                       flush=True)  # fmt: skip
     except CodegenError as e:
         sys.exit(f"error: {e}")
+
+
+def add_recorded(
+    core: str, found: Recorded, facts: Mapping[str, Any], folder: Path = FOLDER
+) -> None:
+    """Add layers to a core's own; one line per layer, in order, beneath `facts` about how they were
+    measured."""
+    layers = {**read_recorded(core, folder), **found}
+    lines = [f"{json.dumps(k)}:{json.dumps(layers[k], sort_keys=True)}" for k in sorted(layers)]
+    head = "".join(f"{json.dumps(k)}:{json.dumps(v)},\n" for k, v in facts.items())
+    text = "{" + head + '"layers":{\n' + ",\n".join(lines) + "\n}}\n"
+    write_atomically(folder / f"{core}.json", text.encode())
+    load_recorded.cache_clear()
 
 
 def _network(name: str, board: Board, jobs: int) -> Recorded:

@@ -1,12 +1,17 @@
-"""Bundled networks, each compiled once per session and board; a board to reach over SSH."""
+"""Bundled networks, each compiled once per session and board; a board to reach over SSH; layers to
+be priced, and a store for the prices."""
 
 import pytest
 
 from codegen.board import load_board
 from codegen.errors import CodegenError
+from codegen.graph import Graph
 from codegen.run import pick_runner
+from codegen.signature import Signature
+from codegen.store import Store
 from codegen.toolchain import find_toolchain
 from tests.library import Library, bundled
+from tests.pricing_cases import dense_layer, kws_graph
 from tests.ssh_board import Home, SshBoard, compile_program
 
 
@@ -57,3 +62,18 @@ def ssh_board(ssh_server, home):
     home.write(ssh_server.ssh_config("board"), ssh_server.known_host())
     yield ssh_server
     assert ssh_server.settles(), (ssh_server.left_behind(), ssh_server.log())
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store.sqlite")
+
+
+@pytest.fixture
+def kws() -> Graph:
+    return kws_graph()
+
+
+@pytest.fixture
+def dense() -> Signature:
+    return dense_layer()

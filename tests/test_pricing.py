@@ -16,7 +16,6 @@ from codegen.pricing.trials import trials
 from codegen.run import Outcome
 from codegen.run.local import LocalRunner
 from codegen.signature import Signature, conversion_signature, signature_of
-from codegen.store import Store
 from codegen.toolchain import find_toolchain
 from codegen.types import DType
 from tests.kernel_cases import make_graph
@@ -27,28 +26,10 @@ from tests.pricing_cases import (
     LOCAL,
     ONE,
     Faulty,
-    dense_layer,
     first,
-    kws_graph,
     needs_cc,
     needs_cross,
 )
-
-
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "store.sqlite")
-
-
-@pytest.fixture
-def kws() -> Graph:
-    return kws_graph()
-
-
-@pytest.fixture
-def dense() -> Signature:
-    return dense_layer()
-
 
 # ---- which candidates there are ----
 

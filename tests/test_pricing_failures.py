@@ -5,14 +5,12 @@ import json
 import pytest
 
 from codegen.errors import CodegenError
-from codegen.graph import Graph
 from codegen.pricing import PricingError, Settings, price, price_layers, price_signatures, run
 from codegen.pricing.run import Bed, measure
 from codegen.pricing.trials import trials
 from codegen.run import Outcome
 from codegen.run.local import LocalRunner
-from codegen.signature import Signature, signature_of
-from codegen.store import Store
+from codegen.signature import signature_of
 from codegen.toolchain import find_toolchain
 from tests.pricing_cases import (
     A57,
@@ -21,27 +19,10 @@ from tests.pricing_cases import (
     ONE,
     Faulty,
     Judging,
-    dense_layer,
     first,
-    kws_graph,
     needs_cc,
     needs_cross,
 )
-
-
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "store.sqlite")
-
-
-@pytest.fixture
-def kws() -> Graph:
-    return kws_graph()
-
-
-@pytest.fixture
-def dense() -> Signature:
-    return dense_layer()
 
 
 def _three(kws) -> list:

@@ -2,11 +2,12 @@
 
 import pytest
 
+from benchmarks.record import add_recorded
 from codegen.board import load_board
 from codegen.heuristic import default_plan
 from codegen.kernels import load_kernels
 from codegen.pipeline import load_graph
-from codegen.recorded import FOLDER, add_recorded, load_recorded
+from codegen.recorded import FOLDER, load_recorded
 from codegen.resources import examples_dir
 from codegen.signature import signature_of
 
@@ -16,7 +17,7 @@ MODEL = examples_dir() / "models" / "mlperf_kws_dscnn.onnx"
 
 @pytest.fixture
 def graph(monkeypatch, tmp_path):
-    monkeypatch.setattr("codegen.recorded.FOLDER", tmp_path)
+    monkeypatch.setattr("tests.test_recorded.FOLDER", tmp_path)
     monkeypatch.setattr("codegen.heuristic.load_recorded", lambda core: load(core, tmp_path))
     return load_graph(MODEL)
 
@@ -31,7 +32,7 @@ def _record(graph, **rows):
         signature_of(graph, n).key: {"nhwc": (rows[n.name], 1.0)}
         for n in graph.nodes if n.name in rows
     }  # fmt: skip
-    add_recorded(BOARD.core, layers, {"core": BOARD.core})
+    add_recorded(BOARD.core, layers, {"core": BOARD.core}, FOLDER)
 
 
 def _first_pointwise(graph):
@@ -68,8 +69,8 @@ def test_a_row_that_is_gone_leaves_it_to_the_formula(graph):
 
 
 def test_a_core_without_figures_takes_those_of_the_nearest(graph, tmp_path):
-    add_recorded("cortex-a57", {"a": {"nhwc": ("x", 1.0)}, "b": {"nhwc": ("x", 2.0)}}, {})
-    add_recorded("cortex-a72", {"b": {"nhwc": ("y", 3.0)}}, {})
+    add_recorded("cortex-a57", {"a": {"nhwc": ("x", 1.0)}, "b": {"nhwc": ("x", 2.0)}}, {}, tmp_path)
+    add_recorded("cortex-a72", {"b": {"nhwc": ("y", 3.0)}}, {}, tmp_path)
     found = load("cortex-a72", tmp_path)
     assert found == {"a": {"nhwc": ("x", 1.0)}, "b": {"nhwc": ("y", 3.0)}}
     assert load("cortex-a76", tmp_path) == {}

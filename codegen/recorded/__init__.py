@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
 # Cores alike in what they issue per cycle: where the one has no figures for a layer, the other's
@@ -24,24 +23,13 @@ Recorded = Mapping[str, Mapping[str, tuple[str, float]]]
 def load_recorded(core: str, folder: Path = FOLDER) -> Recorded:
     """What is known of a core, named as in board files: its own measurements, and those of the
     nearest core for layers that it lacks."""
-    return {**_read(NEAREST.get(core, ""), folder), **_read(core, folder)}
+    return {**read_recorded(NEAREST.get(core, ""), folder), **read_recorded(core, folder)}
 
 
-def _read(core: str, folder: Path = FOLDER) -> Recorded:
+def read_recorded(core: str, folder: Path = FOLDER) -> Recorded:
+    """A core's own measurements; nothing for cores without a file."""
     path = folder / f"{core}.json"
     if not path.is_file():
         return {}
     layers = json.loads(path.read_text())["layers"]
     return {k: {layout: tuple(best) for layout, best in v.items()} for k, v in layers.items()}
-
-
-def add_recorded(core: str, found: Recorded, facts: Mapping[str, Any]) -> Path:
-    """Add layers to a core's own; one line per layer, in order, beneath `facts` about how they were
-    measured."""
-    layers = {**_read(core, FOLDER), **found}
-    lines = [f"{json.dumps(k)}:{json.dumps(layers[k], sort_keys=True)}" for k in sorted(layers)]
-    head = "".join(f"{json.dumps(k)}:{json.dumps(v)},\n" for k, v in facts.items())
-    path = FOLDER / f"{core}.json"
-    path.write_text("{" + head + '"layers":{\n' + ",\n".join(lines) + "\n}}\n")
-    load_recorded.cache_clear()
-    return path
