@@ -82,6 +82,13 @@ def _conv_trials(row: Kernel) -> Iterator[Case]:
     yield _conv(70, 20, 12, 12, kernel=(3, 3), pads=(1, 1, 1, 1))
     if "f" in row.params:
         yield from _winograd_trials(row)
+    if row.derive == "depthwise_rows":
+        # whole and narrower blocks of channels, all at once and in parts
+        for c, kernel, stride in ((24, 3, 1), (44, 5, 2), (212, 3, 1), (200, 3, 2)):
+            pads = (kernel // 2,) * 4
+            yield _conv(
+                c, c, 9, 8, kernel=(kernel, kernel), group=c, pads=pads, strides=(stride, stride)
+            )
     if "products" in row.params:
         # halves around the tile, of an odd number of pixels too, panels around whole ones, parts
         for i, w in enumerate((1, 2, *(2 * n + i % 2 for i, n in enumerate(bracket(mr))))):
