@@ -129,12 +129,22 @@ def dies_when_it_works(board: SshBoard) -> threading.Thread:
     return killer
 
 
+def waits_for(board: SshBoard, other: SshBoard) -> None:
+    """Programs of ours begin on a board when the other one works, which so gets one, too."""
+    emulator = board.folder / "patient"
+    runs = other.folder / "runs"
+    emulator.write_text(f'#!/bin/sh\nwhile [ ! -e {runs} ]; do sleep 0.1; done\nexec $REAL "$@"\n')
+    emulator.chmod(0o755)
+    board.quirks(f"export REAL=$BOARD_QEMU BOARD_QEMU={emulator}")
+
+
 @needs_sshd
 def test_pricing_survives_a_board_that_dies(known, tmp_path, capsys, monkeypatch):
     """All candidates come back with figures, and all of them are in the store."""
     monkeypatch.setattr(fleet, "Limits", lambda: UNSTEADY)
     killer, store = dies_when_it_works(known["one"]), tmp_path / "store.sqlite"
-    hosts = [x for name in NAMES for x in ("--host", name)]
+    waits_for(known["two"], known["one"])
+    hosts = ("--host", "one", "--host", "two")  # there is a program for each
     args = ("price", KWS, "--board", A57.name, "--layer", "dense", "--store", store, "--json")
     assert codegen(*args, *hosts) == 0
     killer.join(60)
