@@ -42,6 +42,8 @@ def _groups(graph: Graph, board: Board, layout: str) -> dict[str, tuple[str, ...
     for group in find_groups(graph):
         whole = regroup(graph, {group.name: group.names})
         node = next(n for n in whole.nodes if n.name == group.name)
+        if not candidates(layer_of(whole, node, layout), board):
+            continue
         choice, cost = _cheapest(whole, node, board, layout)
         if choice.layout != layout:
             continue
@@ -108,7 +110,7 @@ def _cheapest(
         f"node {node.name!r}",
         f"no kernel for {node.op} on {dtype}",
         f"see templates/{OPS[node.op].family}/kernels.toml",
-        "convert the model to float32",
+        "use --dtype f32, or a board with fp16",
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from codegen.board import Board
 from codegen.emit import Sources, emit
+from codegen.errors import CodegenError
 from codegen.graph import Graph
 from codegen.groups import regroup
 from codegen.heuristic import default_plan
@@ -15,6 +16,7 @@ from codegen.onnx_import import import_onnx
 from codegen.order import node_of
 from codegen.passes import optimise
 from codegen.plan import Plan, check_plan, read_plan
+from codegen.precision import check_dtype, compute_in, own_dtype
 from codegen.schedule import lower
 from codegen.split import split
 from codegen.threads import check_threads
@@ -52,20 +54,36 @@ def generate(
     shapes: Shapes | None = None,
     name: str = "",
     threads: int | None = None,
+    dtype: str = "",
 ) -> Generated:
     """Model file -> C sources. The plan is read from `plan_file`, or made by the default
-    heuristic; `threads` goes before what the plan says."""
+    heuristic; `threads` goes before what the plan says. `dtype`: compute in f32 or f16; default:
+    what the plan says, or else the model's own type."""
     if threads is not None:
         check_threads(threads, board, "--threads")
-    graph = load_graph(model, shapes, name)
+    given = read_plan(plan_file) if plan_file else None
+    imported = import_onnx(model, shapes, name)
+    chosen, where = _dtype(imported, dtype, given, str(plan_file or model))
+    check_dtype(chosen, board, where)
+    graph = compute_in(imported, chosen, board, optimise)
     sha = model_hash(model, shapes)
-    if plan_file:
-        plan = read_plan(plan_file)
-        check_plan(plan, graph, board, sha, str(plan_file))
-    else:
-        plan = default_plan(graph, board, sha)
+    if given:
+        check_plan(given, graph, board, sha, str(plan_file))
+    plan = replace(given or default_plan(graph, board, sha), dtype=chosen)
     plan = plan if threads is None else replace(plan, threads=threads)
     return finish(graph, plan, board, model.name)
+
+
+def _dtype(graph: Graph, asked: str, plan: Plan | None, where: str) -> tuple[str, str]:
+    """(the type to compute in, who said so)."""
+    if plan is None:
+        return (asked, "--dtype") if asked else (own_dtype(graph), where)
+    if asked and asked != plan.dtype:
+        raise CodegenError(
+            "--dtype", f"{asked}, but {where} is a plan for {plan.dtype}", plan.dtype,
+            "leave --dtype away, or make another plan",
+        )  # fmt: skip
+    return plan.dtype, where
 
 
 def finish(graph: Graph, plan: Plan, board: Board, model_name: str) -> Generated:
