@@ -8,7 +8,7 @@ _HALF = 2  # bytes
 _LANES = 8
 # The rounding of a sum of n float16 products grows like the square root of n: with the sum of sums
 # in float32 it stays that of so many.
-_MOST_SUMMED = 256
+_MOST_SUMMED = 128
 _RESIDENT_BYTES = 128 << 10  # of the smallest L2 (512 KiB), for what each panel of weights reads
 
 

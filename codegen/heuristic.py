@@ -42,8 +42,6 @@ def _groups(graph: Graph, board: Board, layout: str) -> dict[str, tuple[str, ...
     for group in find_groups(graph):
         whole = regroup(graph, {group.name: group.names})
         node = next(n for n in whole.nodes if n.name == group.name)
-        if not candidates(layer_of(whole, node, layout), board):
-            continue
         choice, cost = _cheapest(whole, node, board, layout)
         if choice.layout != layout:
             continue

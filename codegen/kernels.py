@@ -79,7 +79,13 @@ class Kernel:
     @property
     def scratch(self) -> DType:
         """Element type of its scratch, whose size `derive` gives in elements (scratch_floats)."""
-        return DType.F16 if self.dtype == ("f16",) else DType.F32
+        return DType.F16 if self.peak == 2 else DType.F32
+
+    @property
+    def peak(self) -> int:
+        """Its multiply-adds in the time of one float32 multiply-add: vectors hold twice as many
+        halves."""
+        return 2 if self.dtype == (DType.F16.value,) else 1
 
     def rate(self, core: str) -> float:
         """Nominal work per cycle on a core, named as in board files."""

@@ -62,10 +62,9 @@ def generate(
     if threads is not None:
         check_threads(threads, board, "--threads")
     given = read_plan(plan_file) if plan_file else None
-    imported = import_onnx(model, shapes, name)
-    chosen, where = _dtype(imported, dtype, given, str(plan_file or model))
-    check_dtype(chosen, board, where)
-    graph = compute_in(imported, chosen, board, optimise)
+    asked = _asked(dtype, given, str(plan_file))
+    where = str(plan_file) if given else "--dtype"
+    graph, chosen = computed_graph(model, board, shapes, name, asked, where)
     sha = model_hash(model, shapes)
     if given:
         check_plan(given, graph, board, sha, str(plan_file))
@@ -74,16 +73,30 @@ def generate(
     return finish(graph, plan, board, model.name)
 
 
-def _dtype(graph: Graph, asked: str, plan: Plan | None, where: str) -> tuple[str, str]:
-    """(the type to compute in, who said so)."""
-    if plan is None:
-        return (asked, "--dtype") if asked else (own_dtype(graph), where)
-    if asked and asked != plan.dtype:
-        raise CodegenError(
-            "--dtype", f"{asked}, but {where} is a plan for {plan.dtype}", plan.dtype,
-            "leave --dtype away, or make another plan",
-        )  # fmt: skip
-    return plan.dtype, where
+def computed_graph(
+    model: Path,
+    board: Board,
+    shapes: Shapes | None = None,
+    name: str = "",
+    dtype: str = "",
+    where: str = "--dtype",
+) -> tuple[Graph, str]:
+    """The optimised graph in the element type in which it is computed, and that type: `dtype`, of
+    which `where` tells, or the model's own. CodegenError for a type that the board does not
+    compute."""
+    imported = import_onnx(model, shapes, name)
+    chosen = dtype or own_dtype(imported)
+    check_dtype(chosen, board, where if dtype else str(model))
+    return compute_in(imported, chosen, board, optimise), chosen
+
+
+def _asked(dtype: str, plan: Plan | None, where: str) -> str:
+    if plan is None or dtype in ("", plan.dtype):
+        return plan.dtype if plan else dtype
+    raise CodegenError(
+        "--dtype", f"{dtype}, but {where} is a plan for {plan.dtype}", plan.dtype,
+        "leave --dtype away, or make another plan",
+    )  # fmt: skip
 
 
 def finish(graph: Graph, plan: Plan, board: Board, model_name: str) -> Generated:

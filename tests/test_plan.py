@@ -107,9 +107,9 @@ def test_default_plan_is_valid(model, board):
 
 
 def test_no_kernel_for_a_type(resnet):
-    """float16 is read from files, but nothing computes it yet."""
+    """The board has no float16 arithmetic."""
     tensors = {k: replace(t, dtype=DType.F16) for k, t in resnet.tensors.items()}
-    with pytest.raises(CodegenError, match="no kernel for Conv on f16; .*; convert the model"):
+    with pytest.raises(CodegenError, match="no kernel for Conv on f16; .*; use --dtype f32"):
         default_plan(replace(resnet, tensors=tensors), BOARD, SHA)
 
 
@@ -123,7 +123,7 @@ def edited(plan, **change):
 CHANGES = {
     "schema": (dict(schema=2), "schema 2; schema 1 is read; make the plan again"),
     "no schema": (dict(schema=None), "schema None; schema 1"),
-    "unknown key": (dict(tile=8), "unknown key 'tile'; known keys: board, conversions, model_sha"),
+    "unknown key": (dict(tile=8), "unknown key 'tile'; known keys: board, conversions, dtype, model_sha"),
     "no board": (dict(board=None), "board is None; a str is needed"),
     "no model": (dict(model_sha256=None), "model_sha256 is None; a str is needed"),
     "nodes": (dict(nodes=[]), r"nodes is \[\]; a dict is needed"),
