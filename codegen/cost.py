@@ -20,6 +20,7 @@ _PAGE_LINES = 64
 # Cycles that Winograd takes per vector in a transformed domain, for each row of the transform, on
 # out-of-order and on in-order cores.
 _TRANSFORM = (0.75, 2.2)
+_HALF_TRANSFORM = (2.0, 5.0)  # the same per vector of a whole transform in float16
 
 
 def cycles(graph: Graph, node: Node, layer: Layer, row: Kernel, board: Board) -> float:
@@ -37,6 +38,8 @@ def cycles(graph: Graph, node: Node, layer: Layer, row: Kernel, board: Board) ->
         cost += _lost_streams(graph, node, layer.dims, row.params, board)
     elif "products" in row.params:
         cost += _STRASSEN_SUMS * (4 * layer.dims["c"] + 5 * layer.dims["m"]) * derived["pixels"] / 4
+    elif row.derive == "half_winograd":
+        cost += _half_winograd(layer.dims, derived, board)
     elif "planes" in derived:
         cost += _winograd(layer.dims, row.rate(board.core), derived, board)
     elif layer.family == "conv2d" and "block" in derived:
@@ -149,6 +152,20 @@ def _winograd(d: Mapping[str, Any], rate: float, derived: Mapping[str, Any], boa
     product_lines = derived["tiles"] * products * _FLOAT / LINE_BYTES
     near += product_lines * (model.l2.first_load + model.l2.store)
     return transforms + lines["streamed"] * waits + lines["spilled"] * spilled + near
+
+
+def _half_winograd(d: Mapping[str, Any], derived: Mapping[str, Any], board: Board) -> float:
+    """The transforms of F(2x2, 3x3) in vectors of 8 halves, transformed inputs once per panel and
+    weights once per block."""
+    model, size = board.cycle_model, DType.F16.size
+    vectors = derived["tiles"] * derived["planes"] * (d["c"] + d["m"]) / 8
+    passes = -(-d["oh"] // (2 * derived["rows"]))
+    weights = size * derived["planes"] * d["c"] * d["m"]
+    far = model.memory.line if weights > board.l2_bytes // 2 else model.l2.first_load
+    again = size * derived["tiles"] * derived["planes"] * d["c"] * len(derived["panels"])
+    again *= -(-d["m"] // derived["width"]) / len(derived["panels"])
+    lines = weights * (passes - 1) / LINE_BYTES * far + weights / LINE_BYTES * model.memory.line / 2
+    return vectors * _HALF_TRANSFORM[model.core.in_order] + lines + _l2_cycles(again, board)
 
 
 def _chain_bytes(

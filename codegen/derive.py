@@ -4,7 +4,13 @@ kernel rows."""
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from codegen.half_blocks import half_dense, half_depthwise, half_direct, half_gemm
+from codegen.half_blocks import (
+    half_dense,
+    half_depthwise,
+    half_direct,
+    half_gemm,
+    half_winograd,
+)
 from codegen.inorder_blocks import inorder_dense, inorder_gemm, inorder_im2col
 from codegen.strassen import strassen
 from codegen.tile_order import tile_order
@@ -184,5 +190,6 @@ DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, An
         inorder_im2col, inorder_dense, depthwise_sweeps, depthwise_rows, chain_whole, chain_bands,
         strassen, winograd_blocks, inorder_winograd, transpose_tile, transpose_block,
         reduce_block, matmul_panel, half_gemm, half_direct, half_dense, half_depthwise_rows,
+        half_winograd,
     )
 }  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any
 
 _HALF = 2  # bytes
 _LANES = 8
+_POSITIONS = 16  # of a transformed tile of F(2x2, 3x3)
 # The rounding of a sum of n float16 products grows like the square root of n: with the sum of sums
 # in float32 it stays that of so many.
 _MOST_SUMMED = 128
@@ -80,6 +81,25 @@ def _outside(d: Mapping[str, Any], width: int, reach: int) -> Sequence[str]:
         "bottom": (d["oh"] - 1) * d["sh"] + reach - d["pt"] > d["h"],
     }  # fmt: skip
     return [side for side, yes in over.items() if yes]
+
+
+def half_winograd(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    """F(2x2, 3x3): blocks of rows of tiles, whose transformed inputs take p["l2_kib"] at most."""
+    down, across, c = -(-d["oh"] // 2), -(-d["ow"] // 2), d["c"]
+    most = max((p["l2_kib"] << 10) // (_HALF * _POSITIONS * across * c), 1)
+    rows = -(-down // -(-down // most))
+    blocks = [
+        {**b, "rows": b["size"], "tiles": equal_tiles(b["size"] * across, p["mr"])}
+        for b in equal_tiles(down, rows)
+    ]
+    wide = rows * across
+    return {
+        "across": across, "blocks": blocks, "rows": rows, "panels": column_blocks(d["m"], p["nr"]),
+        "heights": sorted({t["size"] for b in blocks for t in b["tiles"]}),
+        "chunks": chunks(c, c), "depth": c, "planes": _POSITIONS, "tiles": d["n"] * down * across,
+        "products_at": _POSITIONS * wide * c,
+        "scratch_floats": _POSITIONS * wide * (c + p["nr"]), "width": p["nr"],
+    }  # fmt: skip
 
 
 def half_dense(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:

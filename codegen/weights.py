@@ -90,6 +90,17 @@ def conv_panels_half(c: Constants) -> Packed:
     return [("w", _narrow_panels(rows.T, c.params["nr"], 8)), *_vectors(c, d["m"], 8)]
 
 
+def winograd_panels_half(c: Constants) -> Packed:
+    """OIHW weights of 3x3, G g G' of F(2x2, 3x3): per panel of channels 16 matrices [c][nr], the
+    last one only as wide as its vectors of 8 halves."""
+    d, nr, w = c.dims, c.params["nr"], c.inputs[0]
+    g = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+    u = np.einsum("ia,mcab,jb->ijcm", g, w.astype(np.float64), g)
+    u = np.pad(u.reshape(16, d["c"], d["m"]), ((0, 0), (0, 0), (0, -d["m"] % 8))).astype(w.dtype)
+    panels = [u[:, :, j : j + nr].reshape(-1) for j in range(0, u.shape[2], nr)]
+    return [("w", np.concatenate(panels)), *_vectors(c, d["m"], 8)]
+
+
 def conv_panels_strassen(c: Constants) -> Packed:
     """1x1 weights [m][c] -> seven factors of halves, each in column panels [c/2][nr], the last only
     as wide as its vectors of 4."""
@@ -236,6 +247,6 @@ PACKERS: dict[str, Callable[[Constants], Packed]] = {
         conv_panels_nhwc, conv_panels_narrow, conv_panels_strassen, conv_panels_nchw,
         conv_taps_nhwc, conv_taps_nchw, conv_taps_c4, conv_taps_c16, winograd_panels, conv_chain,
         dense_panels, dense_panels_narrow, conv_transpose_panels, conv_panels_half, conv_taps_c32,
-        dense_panels_half,
+        dense_panels_half, winograd_panels_half,
     )
 }  # fmt: skip

@@ -123,7 +123,7 @@ def edited(plan, **change):
 CHANGES = {
     "schema": (dict(schema=2), "schema 2; schema 1 is read; make the plan again"),
     "no schema": (dict(schema=None), "schema None; schema 1"),
-    "unknown key": (dict(tile=8), "unknown key 'tile'; known keys: board, conversions, dtype, model_sha"),
+    "unknown key": (dict(tile=8), "unknown key 'tile'; known keys: board, conversions, dtype, "),
     "no board": (dict(board=None), "board is None; a str is needed"),
     "no model": (dict(model_sha256=None), "model_sha256 is None; a str is needed"),
     "nodes": (dict(nodes=[]), r"nodes is \[\]; a dict is needed"),
