@@ -1,12 +1,14 @@
 """The way through the house, model file to C text, as one function."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from codegen.board import Board
 from codegen.emit import Sources, emit
+from codegen.errors import CodegenError
 from codegen.graph import Graph
 from codegen.groups import regroup
 from codegen.heuristic import default_plan
@@ -52,20 +54,44 @@ def generate(
     shapes: Shapes | None = None,
     name: str = "",
     threads: int | None = None,
+    max_weights: str = "",
 ) -> Generated:
     """Model file -> C sources. The plan is read from `plan_file`, or made by the default
-    heuristic; `threads` goes before what the plan says."""
+    heuristic, with packed weights of at most `max_weights` (bytes, or "1.1x" the network's);
+    `threads` goes before what the plan says."""
     if threads is not None:
         check_threads(threads, board, "--threads")
     graph = load_graph(model, shapes, name)
     sha = model_hash(model, shapes)
+    limit = weights_limit(max_weights, graph) if max_weights else None
     if plan_file:
+        if max_weights:
+            raise CodegenError(
+                "--max-weights",
+                f"{max_weights} beside --plan {plan_file}",
+                "a plan that is given decides how weights are packed",
+                "leave out one of them",
+            )
         plan = read_plan(plan_file)
         check_plan(plan, graph, board, sha, str(plan_file))
     else:
-        plan = default_plan(graph, board, sha)
+        plan = default_plan(graph, board, sha, limit)
     plan = plan if threads is None else replace(plan, threads=threads)
     return finish(graph, plan, board, model.name)
+
+
+def weights_limit(text: str, graph: Graph) -> int:
+    """Bytes: "1500000", "1500K", "12M", or "1.1x" the bytes of the network's constants."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMx]?)", text)
+    if not match:
+        raise CodegenError(
+            "--max-weights",
+            repr(text),
+            "bytes (1500000, 1500K, 12M), or a multiple of the network's own weights (1.1x)",
+            "write e.g. --max-weights 1.1x",
+        )
+    units = {"": 1, "K": 1 << 10, "M": 1 << 20, "x": graph.weights_bytes}
+    return int(float(match[1]) * units[match[2]])
 
 
 def finish(graph: Graph, plan: Plan, board: Board, model_name: str) -> Generated:

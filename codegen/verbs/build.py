@@ -48,6 +48,13 @@ from codegen.verify import Case, CaseResult, Interface, check_case, load_cases
 @SHAPE
 @THREADS
 @click.option(
+    "--max-weights",
+    default="",
+    metavar="SIZE",
+    help="Pack weights into at most so many bytes (12M), or so many times the network's own "
+    "(1.1x), where that costs least time. Default: as fast as can be, however large.",
+)
+@click.option(
     "--name", default="", help="Prefix of files and C symbols. Default: the model's file name."
 )
 @RUNNER
@@ -80,6 +87,7 @@ def build(
     plan_file: Path | None,
     shapes: tuple[str, ...],
     threads: int | None,
+    max_weights: str,
     name: str,
     runner: str,
     host: str,
@@ -106,7 +114,7 @@ def build(
     toolchain = find_toolchain(target)
     with _stage(out) as stage, _progress(quiet or as_json) as progress:
         task = progress.add_task("importing")
-        generated = generate(model, target, plan_file, pinned, name, threads)
+        generated = generate(model, target, plan_file, pinned, name, threads, max_weights)
         if chosen and chosen.name == "virtual":
             check_one_thread(generated.plan.threads, "--runner")
         cases = _cases(generated, inputs, seeds) if verify else []
