@@ -228,6 +228,23 @@ def test_the_sweep_keeps_what_is_there_and_asks_for_the_code(tmp_path, monkeypat
     assert ran[4:] == [("ncnn", "f32"), ("ncnn", "i8")]
 
 
+def test_scalar_code_is_not_counted_for_hours(tmp_path, monkeypatch, capsys):
+    """The row says why; other engines, and small networks, are measured."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(sweep, "_network", lambda model: load_network(MNIST))
+    monkeypatch.setattr(sweep, "measure", lambda e, *_, **__: row(e.name, 1.0))
+    options = Namespace(model="m", core="a57", dtype="f32", again=set())
+    engines = [Engine(n, "1", ("f32",), None) for n in ("emx", "ncnn")]
+    sweep.sweep(options, engines)
+    assert capsys.readouterr().out.count("1.00 ms") == 2
+    monkeypatch.setattr(sweep, "MOST_SCALAR_MACS", 1000)
+    options.again = {"emx", "ncnn"}
+    sweep.sweep(options, engines)
+    said = capsys.readouterr().out
+    assert "emx f32: not measured: scalar code for 0.0 billion multiply-adds" in said
+    assert said.count("1.00 ms") == 1
+
+
 def test_scale_is_the_same_until_the_cycle_model_changes(tmp_path, monkeypatch):
     before = results.scale()
     assert results.scale() == before
