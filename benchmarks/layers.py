@@ -31,16 +31,19 @@ NETWORKS = ("squeezenet1_1", "mobilenet_v3", "mobilenet_v2", "efficientnet_lite0
 LEAST_MACS = 20_000_000
 INTRO = f"""# How near are layers to what the core can do?
 
-Modelled, by the plans that `codegen build` makes without a search; `python -m
-benchmarks.layers` writes this file. **Matrix products** are convolutions of one pixel with at
-least {LEAST_MACS // 1_000_000} million multiply-adds that a step of their own computes; their
-share of the peak counts the layer's multiply-adds, whatever the kernel executes: Strassen's algorithm executes seven
-eighths. **Windows** are larger convolutions, of which Winograd executes a fraction, so that
-they may pass 100 %. **Chains** compute an inverted residual or a depthwise convolution and its
-neighbours in bands. **Depthwise** convolutions are measured against the roofline of L2: input
-and output once at the bandwidth of L2, or multiply-adds at the peak. In a network the weights
-of other layers stream through L2 between a layer's input and its output, so that lines of the
-output have to come from memory, which this roof does not count: the column `memory` below.
+Modelled, by the plans that `codegen build` makes without a search; `python -m benchmarks.layers`
+writes this file.
+
+- **Matrix products**: convolutions of one pixel with at least {LEAST_MACS // 1_000_000} million
+  multiply-adds that a step of their own computes. Their share of the peak counts the layer's
+  multiply-adds, whatever the kernel executes: Strassen's algorithm executes seven eighths.
+- **Windows**: larger convolutions. Winograd executes a fraction of their multiply-adds, so that
+  they may pass 100 %.
+- **Chains** compute an inverted residual, or a depthwise convolution and a neighbour, in bands.
+- **Depthwise** convolutions, against the roofline of L2: input and output once at L2's bandwidth,
+  or multiply-adds at the peak. In a network the weights of other layers stream through L2 between
+  a layer's input and its output, so that lines of the output have to come from memory, which this
+  roof does not count: the column `memory`.
 """
 KINDS = {"product": "Matrix products", "window": "Windows", "chain": "Chains",
          "depthwise": "Depthwise"}  # fmt: skip
