@@ -96,15 +96,19 @@ def weights_limit(text: str, graph: Graph) -> int:
 
 def finish(graph: Graph, plan: Plan, board: Board, model_name: str) -> Generated:
     """Graph and decisions -> C sources; the plan comes back with its order, conversions and
-    arena filled in."""
+    arena filled in, and names the rows that were taken: a transposition that cannot move the layout
+    in which its input comes gives way to one that can."""
     graph = regroup(graph, plan.groups)
     program = split(lower(graph, plan, board), plan.threads, board.core)
     schedule = allocate(program, plan.order)
     named = map(node_of, schedule.program.steps)
     order = tuple(dict.fromkeys(n for n in named if n in plan.nodes))
     order += tuple(n for n in plan.nodes if n not in order)  # nodes that became views cost no step
+    moved = {s.name: s.kernel.name for s in program.steps if s.op == "Transpose"}
+    nodes = {n: replace(c, kernel=moved.get(n, c.kernel)) for n, c in plan.nodes.items()}
     plan = replace(
         plan,
+        nodes=nodes,
         order=order,
         conversions=schedule.program.conversions,
         predicted={"cycles": None, "arena_bytes": schedule.arena_bytes},
