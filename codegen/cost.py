@@ -11,6 +11,7 @@ from codegen.derive import DERIVED
 from codegen.graph import Graph, Node
 from codegen.kernels import Kernel, Layer
 from codegen.ops import OPS
+from codegen.types import DType
 
 _FLOAT = 4
 _STRASSEN_SUMS = 1.5  # cycles per element of a half
@@ -29,16 +30,17 @@ def cycles(graph: Graph, node: Node, layer: Layer, row: Kernel, board: Board) ->
     data = [t for t in node.reads if t not in graph.constants]
     cost += sum(_passing(graph.tensors[t].bytes, board) for t in (*data, *node.outputs) if t)
     derived = DERIVED[row.derive](layer.dims, row.params) if row.derive else {}
+    size = DType(layer.dtype).size
     if row.params.get("nr") and layer.family == "conv_chain":
         cost += _l2_cycles(_chain_bytes(layer.dims, row.params, derived, board), board)
-    elif row.derive in ("depthwise_rows", "depthwise_sweeps"):
+    elif row.derive in ("depthwise_rows", "depthwise_sweeps", "half_depthwise_rows"):
         cost += _lost_streams(graph, node, layer.dims, row.params, board)
     elif "products" in row.params:
         cost += _STRASSEN_SUMS * (4 * layer.dims["c"] + 5 * layer.dims["m"]) * derived["pixels"] / 4
     elif "planes" in derived:
         cost += _winograd(layer.dims, row.rate(board.core), derived, board)
     elif layer.family == "conv2d" and "block" in derived:
-        cost += _l2_cycles(_product_bytes(layer.dims, row.params, derived, board), board)
+        cost += _l2_cycles(_product_bytes(layer.dims, row.params, derived, board, size), board)
     return cost
 
 
@@ -106,26 +108,30 @@ def _stays(size: int, board: Board) -> bool:
 
 
 def _product_bytes(
-    d: Mapping[str, Any], p: Mapping[str, Any], derived: Mapping[str, Any], board: Board
+    d: Mapping[str, Any],
+    p: Mapping[str, Any],
+    derived: Mapping[str, Any],
+    board: Board,
+    size: int,
 ) -> float:
-    """A matrix product in blocks of pixels and perhaps of k: the pixels once per panel of weights
-    unless a block stays in L1, a panel once per block, or per tile where it does not stay, and the
-    sums between blocks of k back and forth."""
+    """A matrix product of elements of `size` bytes, in blocks of pixels and perhaps of k: the
+    pixels once per panel of weights unless a block stays in L1, a panel once per block, or per tile
+    where it does not stay, and the sums between blocks of k back and forth."""
     depth = derived.get("depth", d["c"])
     k_block = derived.get("kc", depth)
     pixels = d["n"] * d["oh"] * d["ow"]
     again = -(-d["m"] // p["nr"]) - 1
-    if _stays(_FLOAT * derived["block"] * depth, board):
+    if _stays(size * derived["block"] * depth, board):
         again = 0
-    panel_stays = _stays(_FLOAT * k_block * p["nr"], board)
+    panel_stays = _stays(size * k_block * p["nr"], board)
     passes = -(-pixels // (derived["block"] if panel_stays else p["mr"]))
     sums = 2 * (-(-depth // k_block) - 1) * pixels * d["m"]
     weights = float(depth * d["m"])
     if "columns" in derived:  # a block of pixels stays in L1, and as many columns in L2
-        return _FLOAT * (weights * passes + sums)
-    if _FLOAT * weights > board.l2_bytes // 2:  # then they come from memory each time
+        return size * (weights * passes + sums)
+    if size * weights > board.l2_bytes // 2:  # then they come from memory each time
         weights *= board.cycle_model.memory.line / board.cycle_model.l2.first_load
-    return _FLOAT * (pixels * depth * again + weights * (passes - 1) + sums)
+    return size * (pixels * depth * again + weights * (passes - 1) + sums)
 
 
 def _winograd(d: Mapping[str, Any], rate: float, derived: Mapping[str, Any], board: Board) -> float:

@@ -4,6 +4,7 @@ kernel rows."""
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from codegen.half_blocks import half_dense, half_depthwise, half_direct, half_gemm
 from codegen.inorder_blocks import inorder_dense, inorder_gemm, inorder_im2col
 from codegen.strassen import strassen
 from codegen.tile_order import tile_order
@@ -128,6 +129,11 @@ def depthwise_rows(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]
     return {"bands": depthwise_sweeps(d, {**p, "columns": d["ow"]})["bands"], "part": part}
 
 
+def half_depthwise_rows(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    """The same in half precision, with channels in multiples of 32."""
+    return {**depthwise_rows(d, p), **half_depthwise(d, p)}
+
+
 def chain_whole(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
     """Scratch for whole tensors between the stages of a chain."""
     first = d["eh"] * d["ew"] * d["e"] if d["expand"] else 0
@@ -177,6 +183,6 @@ DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, An
         im2col_nhwc, im2col_nchw, pixel_block, gemm_split, im2col_split, inorder_gemm,
         inorder_im2col, inorder_dense, depthwise_sweeps, depthwise_rows, chain_whole, chain_bands,
         strassen, winograd_blocks, inorder_winograd, transpose_tile, transpose_block,
-        reduce_block, matmul_panel,
+        reduce_block, matmul_panel, half_gemm, half_direct, half_dense, half_depthwise_rows,
     )
 }  # fmt: skip

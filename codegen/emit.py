@@ -26,6 +26,9 @@ from codegen.types import DType
 
 # Names in the functions of a library for several threads.
 _PARALLEL = ("args", "call", "parallel_for", "part", "pool")
+# Functions that kernels call; each file includes the one before it.
+HEADERS = ("cg_math.h", "cg_neon.h", "cg_fp16.h")
+_HEADER = {"neon": "cg_neon.h", "fp16": "cg_fp16.h"}  # by isa
 # Weights beyond this many bytes go into a binary blob (.incbin): decimal text of 200 MB has killed
 # compilers.
 BLOB_BYTES = 1 << 20
@@ -182,7 +185,7 @@ class Emitter:
         self.functions: dict[tuple[str, str], str] = {}  # (kernel, text) -> C name
         self.bodies: dict[str, list[str]] = {}  # template folder -> function texts
         self.prototypes: list[str] = []
-        self.neon: set[str] = set()
+        self.headers: dict[str, str] = {}  # template folder -> what its functions include
 
     def sources(self) -> Sources:
         calls = tuple(self.call(s, i) for i, s in enumerate(self.program.steps))
@@ -207,7 +210,7 @@ class Emitter:
             half=any(v.tensor.dtype == DType.F16 for v in self.program.values.values()),
             arena_bytes=max(self.schedule.arena_bytes, 64),
             members=self.members(),
-            neon=bool(self.neon),
+            neon=self.header() != HEADERS[0],
             idle=self.idle(calls, inputs),
             traces=self.traces(calls),
         )
@@ -231,7 +234,7 @@ class Emitter:
                     "kernels.c.j2",
                     folder=folder,
                     bodies=bodies,
-                    uses_neon=folder in self.neon,
+                    header=self.headers[folder],
                 )
             )
         if blob:
@@ -244,7 +247,7 @@ class Emitter:
             library.append(put(f"src/{n}_tasks.c", "tasks.c.j2"))
             put(f"include/{n}_threads.h", "threads.h.j2")
             pool.append(put(f"src/{n}_threads.c", "threads.c.j2"))
-        for header in ("cg_math.h", "cg_neon.h") if self.neon else ("cg_math.h",):
+        for header in HEADERS[: HEADERS.index(self.header()) + 1]:
             files[f"src/{header}"] = (runtime_dir() / header).read_bytes()
         scope["library"] = library
         put(f"tools/{n}_steps.c", "steps.c.j2")
@@ -265,6 +268,10 @@ class Emitter:
             tuple(pool),
         )
 
+    def header(self) -> str:
+        """The last of HEADERS that some function includes."""
+        return max(self.headers.values(), key=HEADERS.index, default=HEADERS[0])
+
     def idle(self, calls: tuple[Call, ...], inputs: tuple[Port, ...]) -> list[str]:
         """Parameters of `run_in` that no call reads: a network may ignore an input or need no
         arena."""
@@ -282,8 +289,7 @@ class Emitter:
             for k, v in self.program.values.items()
             if k in self.schedule.places and self.schedule.places[k].kind == "arena"
         }
-        if self.schedule.scratch:
-            used.add(DType.F32)
+        used |= {s.kernel.scratch for s in self.program.steps if s.scratch_bytes}
         total = max(self.schedule.arena_bytes, 64)
         return [(d.c, d.value, total // d.size) for d in DType if d in used or d == DType.U8]
 
@@ -304,8 +310,9 @@ class Emitter:
         args += [self.expression(step.residual, part.residual)] if step.residual else []
         args += [self.expression(k, 0 if i else first) for i, k in enumerate(step.outputs)]
         if part.scratch_bytes:
-            at = (self.schedule.scratch[step.name] + part.scratch) // 4
-            args.append(_at("arena->f32", at))
+            kind = step.kernel.scratch
+            at = (self.schedule.scratch[step.name] + part.scratch) // kind.size
+            args.append(_at(f"arena->{kind.value}", at))
         return Piece(self.function(step.kernel, scope), tuple(args))
 
     def argument(self, arg: str, offset: int) -> str:
@@ -337,8 +344,8 @@ class Emitter:
             body = text.replace("@", fn)
             self.bodies.setdefault(row.family, []).append(body)
             self.prototypes.append(_prototype(body, fn))
-            if row.isa != "c":
-                self.neon.add(row.family)
+            known = self.headers.get(row.family, HEADERS[0])
+            self.headers[row.family] = max(known, _HEADER.get(row.isa, known), key=HEADERS.index)
         return self.functions[key]
 
     def scope(self, step: Step, dims: Mapping[str, Any]) -> dict[str, Any]:

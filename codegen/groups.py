@@ -12,6 +12,7 @@ from codegen.graph import Activation, Graph, Node
 from codegen.ops import OPS
 from codegen.ops.conv import is_pointwise
 from codegen.passes.edit import Edit
+from codegen.types import DType
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,10 @@ def _chains(graph: Graph) -> Iterator[list[Node]]:
 
 
 def _stage(graph: Graph, node: Node) -> bool:
-    """A two-dimensional convolution with constant weights and without dilation."""
+    """A two-dimensional convolution in float32, with constant weights and without dilation."""
     return (
         node.op == "Conv"
+        and graph.tensors[node.inputs[0]].dtype == DType.F32
         and len(graph.tensors[node.inputs[0]].shape) == 4
         and all(t in graph.constants for t in node.inputs[1:] if t)
         and set(node.attrs["dilations"]) == {1}

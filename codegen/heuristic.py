@@ -197,7 +197,7 @@ def _options(graph: Graph, node: Node, board: Board, layout: str, come: str) -> 
         f"node {node.name!r}",
         f"no kernel for {node.op} on {dtype}",
         f"see templates/{OPS[node.op].family}/kernels.toml",
-        "convert the model to float32",
+        "use --dtype f32, or a board with fp16",
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from codegen.board import Board
 from codegen.errors import CodegenError
 from codegen.resources import templates_dir
+from codegen.types import DType
 
 _TEXT = ("a string", lambda v: isinstance(v, str))
 _TABLE = ("a table", lambda v: isinstance(v, dict))
@@ -74,6 +75,17 @@ class Kernel:
     inplace: str = ""
     pitch: bool = False
     rates: Mapping[str, float] = field(default_factory=lambda: {"default": 0.1})
+
+    @property
+    def scratch(self) -> DType:
+        """Element type of its scratch, whose size `derive` gives in elements (scratch_floats)."""
+        return DType.F16 if self.peak == 2 else DType.F32
+
+    @property
+    def peak(self) -> int:
+        """Its multiply-adds in the time of one float32 multiply-add: vectors hold twice as many
+        halves."""
+        return 2 if self.dtype == (DType.F16.value,) else 1
 
     def rate(self, core: str) -> float:
         """Nominal work per cycle on a core, named as in board files."""

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from codegen.board import Board
+from codegen.kernels import load_kernels
 from codegen.program import Program
 from codegen.run.base import Outcome
 from codegen.run.statistics import median, summarise
@@ -38,7 +39,7 @@ def modelled(program: Program, outcome: Outcome, board: Board) -> dict[str, Any]
     found = [
         (layer, regions[str(i)]) for i, layer in enumerate(program.layers, 1) if str(i) in regions
     ]
-    whole = {"macs": sum(x["macs"] for x in program.layers)}
+    whole = _whole(program)
     return {
         **_head(program, board, "virtual"),
         "basis": board.cycle_model.core.basis,
@@ -54,11 +55,12 @@ def modelled_row(
     """Figures of one region that does the multiply-adds of `layer`. `bound` is the part that takes
     the most cycles."""
     macs, moved = layer["macs"], traffic(region["events"])
+    ns = region["cycles"] / board.clock_hz * 1e9
     parts = {part: region[part] for part in PARTS}
     return {
         "cycles": region["cycles"],
         "ms": region["ms"],
-        **_speed(macs, region["cycles"] / board.clock_hz * 1e9, board),
+        **_speed(layer, ns, board),
         **parts,
         "instructions": region["instructions"],
         "events": region["events"],
@@ -78,14 +80,13 @@ def timed(program: Program, outcome: Outcome, board: Board, runner: str) -> dict
     if not report.get("runs_ns"):
         raise Unsuitable("the program reports no times; it is not a bench program: build again")
     runs = summarise(report["runs_ns"])
-    macs = sum(x["macs"] for x in program.layers)
     cycles, steps = report.get("cycles"), _steps(report.get("steps_ns", ()), program)
     return {
         **_head(program, board, runner),
         "basis": "measured",
         "limits": "",
         "cycles": round(median(sorted(cycles))) if cycles else None,
-        **_timed_row(macs, runs.median, board),
+        **_timed_row(_whole(program), runs.median, board),
         "ms_min": _ms(runs.min),
         "ms_mad": _ms(runs.mad),
         "ms_interval": [_ms(runs.ci_low), _ms(runs.ci_high)],
@@ -94,7 +95,7 @@ def timed(program: Program, outcome: Outcome, board: Board, runner: str) -> dict
         "cpu": report.get("cpu"),
         "conditions": report.get("conditions"),
         "layers": [
-            {**_name(x), "cycles": None, **_timed_row(x["macs"], ns, board)}
+            {**_name(x), "cycles": None, **_timed_row(x, ns, board)}
             for x, ns in zip(program.layers, steps, strict=True)
         ],
     }
@@ -120,19 +121,32 @@ def _name(layer: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": layer["name"], "kernel": layer["kernel"]}
 
 
-def _timed_row(macs: int, ns: float | None, board: Board) -> dict[str, Any]:
-    return {"ms": _ms(ns), **_speed(macs, ns, board), **dict.fromkeys(_COUNTED)}
+def _timed_row(layer: Mapping[str, Any], ns: float | None, board: Board) -> dict[str, Any]:
+    return {"ms": _ms(ns), **_speed(layer, ns, board), **dict.fromkeys(_COUNTED)}
 
 
-def _speed(macs: int, ns: float | None, board: Board) -> dict[str, Any]:
+def _whole(program: Program) -> dict[str, Any]:
+    """The network as one layer."""
+    layers = program.layers
+    return {"macs": sum(x["macs"] for x in layers), "single_macs": sum(map(_single_macs, layers))}
+
+
+def _single_macs(layer: Mapping[str, Any]) -> float:
+    """The multiply-adds in float32 that take the core as long."""
+    row = load_kernels().get(layer.get("kernel", ""))
+    return layer.get("single_macs", layer["macs"] / (row.peak if row else 1))
+
+
+def _speed(layer: Mapping[str, Any], ns: float | None, board: Board) -> dict[str, Any]:
     """GFLOP/s counts 2 per multiply-add; the peak is macs_per_cycle of the board's cycle model at
-    the board's clock."""
-    rate = macs / ns if ns else 0.0  # multiply-adds per nanosecond
+    the board's clock, and twice that in float16."""
     peak = board.cycle_model.core.macs_per_cycle * board.clock_hz / 1e9 if board.cycle_model else 0
     return {
-        "macs": macs,
-        "gflops": round(2 * rate, 3),
-        "peak_percent": round(100 * rate / peak, 1) if peak else None,
+        "macs": layer["macs"],
+        "gflops": round(2 * (layer["macs"] / ns if ns else 0.0), 3),
+        "peak_percent": round(100 * (_single_macs(layer) / ns if ns else 0.0) / peak, 1)
+        if peak
+        else None,
     }
 
 

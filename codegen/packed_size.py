@@ -1,14 +1,16 @@
 """Bytes of a node's constants in the form in which a row's kernel reads them, before anything is
 packed: what packers in weights.py will make, from sizes alone."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from codegen.derive import DERIVED
+from codegen.errors import CodegenError
 from codegen.graph import Graph, Node
 from codegen.kernels import Kernel, Layer
+from codegen.types import DType
 
-_FLOAT = 4
 # Sizes and parameters of a layer -> (elements of weights, length of a vector of biases).
 _Sizes = tuple[int, int]
 
@@ -22,7 +24,22 @@ def packed_bytes(graph: Graph, node: Node, layer: Layer, row: Kernel) -> int:
         return sum(graph.constants[t].nbytes for t in names)
     derived = DERIVED[row.derive](layer.dims, row.params) if row.derive else {}
     weights, vector = _SIZES[row.pack](layer.dims, {**row.params, **derived})
-    return _FLOAT * (weights + vector * (2 if slope in graph.constants else 1))
+    elements = weights + vector * (2 if slope in graph.constants else 1)
+    return DType(layer.dtype).size * elements
+
+
+def weights_limit(text: str, graph: Graph) -> int:
+    """Bytes: "1500000", "1500K", "12M", or "1.1x" the bytes of the network's constants."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMx]?)", text)
+    if not match:
+        raise CodegenError(
+            "--max-weights",
+            repr(text),
+            "bytes (1500000, 1500K, 12M), or a multiple of the network's own weights (1.1x)",
+            "write e.g. --max-weights 1.1x",
+        )
+    units = {"": 1, "K": 1 << 10, "M": 1 << 20, "x": graph.weights_bytes}
+    return int(float(match[1]) * units[match[2]])
 
 
 def _up(n: int, unit: int) -> int:
@@ -41,6 +58,10 @@ def _groups(d: Mapping[str, Any], unit: int) -> _Sizes:
 
 def _narrow(d: Mapping[str, Any], p: Mapping[str, Any]) -> _Sizes:
     return _up(_taps(d) * d["c"], 4) * _up(d["m"], 4), _up(d["m"], 4)
+
+
+def _half(d: Mapping[str, Any], p: Mapping[str, Any]) -> _Sizes:
+    return _taps(d) * d["c"] * _up(d["m"], 8), _up(d["m"], 8)
 
 
 def _strassen(d: Mapping[str, Any], p: Mapping[str, Any]) -> _Sizes:
@@ -80,14 +101,17 @@ _SIZES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], _Sizes]] =
     "conv_panels_nhwc": lambda d, p: _groups(d, p["nr"]),
     "conv_panels_nchw": lambda d, p: _groups(d, p["mr"]),
     "conv_panels_narrow": _narrow,
+    "conv_panels_half": _half,
     "conv_panels_strassen": _strassen,
     "conv_taps_nhwc": _depthwise,
     "conv_taps_nchw": _depthwise,
     "conv_taps_c4": _depthwise,
     "conv_taps_c16": _depthwise,
+    "conv_taps_c32": _depthwise,
     "winograd_panels": _winograd,
     "conv_chain": _chain,
     "conv_transpose_panels": _transposed,
     "dense_panels": lambda d, p: _dense(d, p["nr"]),
     "dense_panels_narrow": lambda d, p: _dense(d, 4),
+    "dense_panels_half": lambda d, p: _dense(d, 8),
 }

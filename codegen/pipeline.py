@@ -1,7 +1,6 @@
 """The way through the house, model file to C text, as one function."""
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +14,10 @@ from codegen.heuristic import default_plan
 from codegen.memory import Schedule, allocate
 from codegen.onnx_import import import_onnx
 from codegen.order import node_of
+from codegen.packed_size import weights_limit
 from codegen.passes import optimise
 from codegen.plan import Plan, check_plan, read_plan
+from codegen.precision import check_dtype, compute_in, own_dtype
 from codegen.schedule import lower
 from codegen.split import split
 from codegen.threads import check_threads
@@ -54,44 +55,59 @@ def generate(
     shapes: Shapes | None = None,
     name: str = "",
     threads: int | None = None,
+    dtype: str = "",
     max_weights: str = "",
 ) -> Generated:
     """Model file -> C sources. The plan is read from `plan_file`, or made by the default
     heuristic, with packed weights of at most `max_weights` (bytes, or "1.1x" the network's);
-    `threads` goes before what the plan says."""
+    `threads` goes before what the plan says. `dtype`: compute in f32 or f16; default: what the plan
+    says, or else the model's own type."""
     if threads is not None:
         check_threads(threads, board, "--threads")
-    graph = load_graph(model, shapes, name)
+    given = read_plan(plan_file) if plan_file else None
+    asked = _asked(dtype, given, str(plan_file))
+    where = str(plan_file) if given else "--dtype"
+    graph, chosen = computed_graph(model, board, shapes, name, asked, where)
     sha = model_hash(model, shapes)
+    if given and max_weights:
+        raise CodegenError(
+            "--max-weights",
+            f"{max_weights} beside --plan {plan_file}",
+            "a plan that is given decides how weights are packed",
+            "leave out one of them",
+        )
     limit = weights_limit(max_weights, graph) if max_weights else None
-    if plan_file:
-        if max_weights:
-            raise CodegenError(
-                "--max-weights",
-                f"{max_weights} beside --plan {plan_file}",
-                "a plan that is given decides how weights are packed",
-                "leave out one of them",
-            )
-        plan = read_plan(plan_file)
-        check_plan(plan, graph, board, sha, str(plan_file))
-    else:
-        plan = default_plan(graph, board, sha, limit)
+    if given:
+        check_plan(given, graph, board, sha, str(plan_file))
+    plan = replace(given or default_plan(graph, board, sha, limit), dtype=chosen)
     plan = plan if threads is None else replace(plan, threads=threads)
     return finish(graph, plan, board, model.name)
 
 
-def weights_limit(text: str, graph: Graph) -> int:
-    """Bytes: "1500000", "1500K", "12M", or "1.1x" the bytes of the network's constants."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMx]?)", text)
-    if not match:
-        raise CodegenError(
-            "--max-weights",
-            repr(text),
-            "bytes (1500000, 1500K, 12M), or a multiple of the network's own weights (1.1x)",
-            "write e.g. --max-weights 1.1x",
-        )
-    units = {"": 1, "K": 1 << 10, "M": 1 << 20, "x": graph.weights_bytes}
-    return int(float(match[1]) * units[match[2]])
+def computed_graph(
+    model: Path,
+    board: Board,
+    shapes: Shapes | None = None,
+    name: str = "",
+    dtype: str = "",
+    where: str = "--dtype",
+) -> tuple[Graph, str]:
+    """The optimised graph in the element type in which it is computed, and that type: `dtype`, of
+    which `where` tells, or the model's own. CodegenError for a type that the board does not
+    compute."""
+    imported = import_onnx(model, shapes, name)
+    chosen = dtype or own_dtype(imported)
+    check_dtype(chosen, board, where if dtype else str(model))
+    return compute_in(imported, chosen, board, optimise), chosen
+
+
+def _asked(dtype: str, plan: Plan | None, where: str) -> str:
+    if plan is None or dtype in ("", plan.dtype):
+        return plan.dtype if plan else dtype
+    raise CodegenError(
+        "--dtype", f"{dtype}, but {where} is a plan for {plan.dtype}", plan.dtype,
+        "leave --dtype away, or make another plan",
+    )  # fmt: skip
 
 
 def finish(graph: Graph, plan: Plan, board: Board, model_name: str) -> Generated:

@@ -22,7 +22,7 @@ from codegen.threads import check_threads
 SCHEMA = 1
 _TYPES = {
     "model_sha256": str, "board": str, "nodes": dict, "order": list, "conversions": list,
-    "predicted": dict,
+    "predicted": dict, "dtype": str,
 }  # fmt: skip
 
 
@@ -43,7 +43,8 @@ class Choice:
 
 @dataclass(frozen=True)
 class Plan:
-    """A decision for every node that needs a kernel, by node name after the passes."""
+    """A decision for every node that needs a kernel, by node name after the passes. `dtype`: f32 or
+    f16, in which the network is computed; nodes of f16 have casts among them."""
 
     board: str
     model_sha256: str
@@ -52,6 +53,7 @@ class Plan:
     conversions: tuple[Mapping[str, str], ...] = ()
     threads: int = 1
     predicted: Mapping[str, Any] = field(default_factory=dict)
+    dtype: str = "f32"
 
     def to_json(self) -> str:
         """The file: one line per node, so that two plans can be compared with diff."""
@@ -60,6 +62,7 @@ class Plan:
             "model_sha256": self.model_sha256,
             "board": self.board,
             "threads": self.threads,
+            **({"dtype": self.dtype} if self.dtype != "f32" else {}),
         }
         lines = [f"  {json.dumps(k)}: {json.dumps(v)}," for k, v in head.items()]
         rows = [
@@ -126,6 +129,7 @@ def read_plan(path: Path) -> Plan:
         "model_sha256",
         "board",
         "threads",
+        "dtype",
         "nodes",
         "conversions",
         "order",
@@ -152,12 +156,13 @@ def read_plan(path: Path) -> Plan:
         tuple(raw.get("conversions", ())),
         threads,
         raw.get("predicted", {}),
+        raw.get("dtype", "f32"),
     )
 
 
 def _check_types(where: str, raw: Mapping[str, Any]) -> None:
     lists = {"order": str, "conversions": dict}
-    optional = {"order": [], "conversions": [], "predicted": {}}
+    optional = {"order": [], "conversions": [], "predicted": {}, "dtype": "f32"}
     for key, kind in _TYPES.items():
         value = raw.get(key, optional.get(key))
         each = lists.get(key, object)

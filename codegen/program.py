@@ -40,16 +40,17 @@ def bench_program(
     stage: Callable[[str], None],
     virtual: bool = False,
     threads: int | None = None,
+    dtype: str = "",
 ) -> Iterator[Program]:
     """That of a folder which `codegen build` made, or of an ONNX file, compiled in a temporary
     folder that goes when the context ends. `stage` is told what is being done. CodegenError for
     wrong input, such as several threads on the virtual board."""
     if model.is_dir():
-        yield _built(model, board, plan_file, shapes, virtual, threads)
+        yield _built(model, board, plan_file, shapes, virtual, threads, dtype)
         return
     toolchain = find_toolchain(board)
     stage("generating")
-    generated = generate(model, board, plan_file, shapes, threads=threads)
+    generated = generate(model, board, plan_file, shapes, threads=threads, dtype=dtype)
     if virtual:
         check_one_thread(generated.plan.threads, str(model))
     with tempfile.TemporaryDirectory(prefix="codegen-bench-") as name:
@@ -70,10 +71,12 @@ def _built(
     shapes: Shapes,
     virtual: bool,
     threads: int | None,
+    dtype: str,
 ) -> Program:
-    if plan_file or shapes or threads is not None:
+    given = {"--plan": plan_file, "--shape": shapes, "--dtype": dtype, "--threads": threads}
+    if plan_file or shapes or dtype or threads is not None:
         raise CodegenError(
-            "--plan" if plan_file else "--shape" if shapes else "--threads",
+            next(option for option, value in given.items() if value not in (None, "", {})),
             f"{folder} is already built",
             "these options go with an ONNX file",
             "leave them away or name the model",

@@ -15,7 +15,11 @@ from codegen.ops import OPS
 from codegen.pipeline import Generated, Shapes
 from codegen.schedule import Step
 from codegen.toolchain import Toolchain
+from codegen.types import DType
 from codegen.verify import CaseResult, Interface
+
+_MOVES = ("Convert", "Copy", "Transpose")
+_MOST_NAMES = 3  # of layers, where not all are asked for
 
 
 def make_report(
@@ -45,6 +49,7 @@ def make_report(
         "core": board.core,
         "plan_sha256": plan.sha256,
         "threads": plan.threads,
+        "dtype": plan.dtype,
         "toolchain": toolchain.version,
         "arena_bytes": schedule.arena_bytes,
         "arena_lower_bound_bytes": schedule.lower_bound,
@@ -64,6 +69,7 @@ def make_report(
         "max_abs_error": max((d.max_abs for d in diffs), default=None),
         "max_rel_error": max((d.max_rel for d in diffs), default=None),
         "cosine": min((d.cosine for d in diffs), default=None),
+        "single_layers": _single_layers(generated),
         "layers": layers(generated),
         "buffers": [
             {"name": b.name, "offset": b.offset, "bytes": b.bytes, "first": b.first, "last": b.last}
@@ -71,6 +77,18 @@ def make_report(
         ],
         "interface": Interface.of(sources, schedule).to_dict(),
     }
+
+
+def _single_layers(generated: Generated) -> list[str]:
+    """The layers of a network in float16 that are computed in float32, for which no kernel is."""
+    values = generated.schedule.program.values
+    return [
+        s.name
+        for s in generated.schedule.program.steps
+        if generated.plan.dtype == DType.F16.value
+        and s.op not in _MOVES
+        and {values[k].tensor.dtype for k in (*s.reads, *s.outputs)} == {DType.F32}
+    ]
 
 
 def _macs(step: Step) -> int:
@@ -152,8 +170,16 @@ def print_report(report: Mapping[str, Any], console: Console, verbose: bool) -> 
         f"{len(report['layers'])} kernel calls"
         + (f" on {report['threads']} threads" if report["threads"] > 1 else ""),
     )
+    if report["dtype"] == DType.F16.value:
+        table.add_row("float16", "", _single_text(report["single_layers"], verbose))
     console.print(table)
     console.print(verdict(report), highlight=False)
+
+
+def _single_text(names: Sequence[str], verbose: bool) -> str:
+    shown = names if verbose else names[:_MOST_NAMES]
+    more = ", ..." if len(names) > len(shown) else ""
+    return f"in float32: {', '.join(shown) or 'nothing'}{more}"
 
 
 def verdict(report: Mapping[str, Any]) -> str:

@@ -315,7 +315,7 @@ class _Lowering:
                 args,
                 outs,
                 residual,
-                4 * derived.get("scratch_floats", 0),
+                row.scratch.size * derived.get("scratch_floats", 0),
             )
         )
 

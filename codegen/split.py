@@ -12,7 +12,6 @@ from codegen.schedule import Program, Step
 
 # A part must take longer than it takes to hand it over and to wait for it, some 2,000 cycles.
 _LEAST_CYCLES = 10_000
-_FLOAT = 4
 
 
 def split(program: Program, threads: int, core: str) -> Program:
@@ -38,7 +37,7 @@ def _split(step: Step, cycles: float, threads: int) -> Step:
     found, scratch = [], 0
     for part in SPLITS[step.kernel.split](step.dims, step.kernel.params, parts):
         dims = _sizes(step, part)
-        size = _FLOAT * dims.get("scratch_floats", 0)
+        size = step.kernel.scratch.size * dims.get("scratch_floats", 0)
         args = (*part.args, *(0,) * len(step.args))[: len(step.args)]
         found.append(replace(part, dims=dims, args=args, scratch=scratch, scratch_bytes=size))
         scratch += aligned(size)

@@ -31,11 +31,22 @@ class Trace:
 
 @dataclass(frozen=True)
 class Interface:
-    """How to talk to the verify program: tensors in and out, and the dumps in order."""
+    """How to talk to the verify program: tensors in and out, and the dumps in order. `half`: some
+    of it is computed in float16, so that no float is better than that."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     traces: tuple[Trace, ...]
+
+    @property
+    def half(self) -> bool:
+        tensors = (*self.inputs, *self.outputs, *(t.tensor for t in self.traces))
+        return any(t.dtype == DType.F16 for t in tensors)
+
+    def passes(self, d: Difference, dtype: DType) -> bool:
+        """Is the difference of a tensor of this type within its tolerance?"""
+        float_in_half = self.half and dtype.numpy.kind == "f"
+        return passes(d, DType.F16.value if float_in_half else dtype.value)
 
     @staticmethod
     def of(sources: Sources, schedule: Schedule) -> "Interface":
@@ -177,7 +188,7 @@ def check_case(
     diffs = {
         t.name: difference(y, targets[t.name]) for t, y in zip(interface.outputs, got, strict=True)
     }
-    good = all(passes(diffs[t.name], t.dtype.value) for t in interface.outputs)
+    good = all(interface.passes(diffs[t.name], t.dtype) for t in interface.outputs)
     known = {**case.inputs, **expected}  # a converted input must still be the input
     results = _layers(interface, outcome.outputs["trace.bin"], known) if layers else ()
     return CaseResult(case.name, diffs, good, results)
@@ -212,7 +223,7 @@ def _layers(
             )
             continue
         d = difference(y, expected[name])
-        out.append(LayerResult(trace.layer, name, d, passes(d, trace.tensor.dtype.value)))
+        out.append(LayerResult(trace.layer, name, d, interface.passes(d, trace.tensor.dtype)))
     return tuple(out)
 
 

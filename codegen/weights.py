@@ -25,9 +25,11 @@ class Constants:
 Packed = list[tuple[str, np.ndarray]]
 
 
-def _padded(v: np.ndarray | None, n: int, unit: int) -> np.ndarray:
+def _padded(
+    v: np.ndarray | None, n: int, unit: int, dtype: np.dtype | type = np.float32
+) -> np.ndarray:
     """A vector of n values padded with zeros to a multiple of `unit`; zeros where there is none."""
-    out = np.zeros(-(-n // unit) * unit, np.float32)
+    out = np.zeros(-(-n // unit) * unit, dtype)
     if v is not None:
         out[:n] = v.reshape(-1)
     return out
@@ -43,7 +45,8 @@ def _vectors(c: Constants, n: int, unit: int, groups: int = 1) -> Packed:
             if v is None
             else np.broadcast_to(v.reshape(-1), (n,)).reshape(groups, -1)
         )
-        return np.concatenate([_padded(part, n // groups, unit) for part in parts])
+        dtype = c.inputs[0].dtype
+        return np.concatenate([_padded(part, n // groups, unit, dtype) for part in parts])
 
     out = [("b", padded(c.inputs[1] if len(c.inputs) > 1 else None))]
     return out + ([("s", padded(c.slope))] if c.slope is not None else [])
@@ -79,6 +82,14 @@ def conv_panels_narrow(c: Constants) -> Packed:
     return [("w", _narrow_panels(w, nr)), *_vectors(c, d["m"], 4)]
 
 
+def conv_panels_half(c: Constants) -> Packed:
+    """OIHW weights -> column panels [kh*kw*c][nr], the last one only as wide as its vectors of 8
+    halves. groups is 1."""
+    d = c.dims
+    rows = c.inputs[0].reshape(d["m"], d["c"], -1).transpose(0, 2, 1).reshape(d["m"], -1)
+    return [("w", _narrow_panels(rows.T, c.params["nr"], 8)), *_vectors(c, d["m"], 8)]
+
+
 def conv_panels_strassen(c: Constants) -> Packed:
     """1x1 weights [m][c] -> seven factors of halves, each in column panels [c/2][nr], the last only
     as wide as its vectors of 4."""
@@ -88,10 +99,10 @@ def conv_panels_strassen(c: Constants) -> Packed:
     return [("w", np.concatenate(panels)), *_vectors(c, d["m"], 4)]
 
 
-def _narrow_panels(w: np.ndarray, nr: int) -> np.ndarray:
+def _narrow_panels(w: np.ndarray, nr: int, unit: int = 4) -> np.ndarray:
     """[k][n] -> panels [k][nr], one after the other, the last one with n % nr columns, padded with
-    zeros to a multiple of 4."""
-    w = np.pad(w, ((0, 0), (0, -w.shape[1] % 4)))
+    zeros to a multiple of `unit`."""
+    w = np.pad(w, ((0, 0), (0, -w.shape[1] % unit)))
     return np.concatenate([w[:, j : j + nr].reshape(-1) for j in range(0, w.shape[1], nr)])
 
 
@@ -127,10 +138,20 @@ def conv_taps_c4(c: Constants) -> Packed:
 def conv_taps_c16(c: Constants) -> Packed:
     """Depthwise weights [m][1][kh][kw] -> [m/16][kh*kw][16], the last block only as wide as its
     channels; m is a multiple of 4."""
+    return _taps(c, 16, 4)
+
+
+def conv_taps_c32(c: Constants) -> Packed:
+    """Depthwise weights [m][1][kh][kw] -> [m/32][kh*kw][32], the last block only as wide as its
+    channels; m is a multiple of 8."""
+    return _taps(c, 32, 8)
+
+
+def _taps(c: Constants, block: int, unit: int) -> Packed:
     d = c.dims
     taps = c.inputs[0].reshape(d["m"], d["kh"] * d["kw"])
-    blocks = [taps[i : i + 16].T.ravel() for i in range(0, d["m"], 16)]
-    return [("w", np.concatenate(blocks)), *_vectors(c, d["m"], 4)]
+    blocks = [taps[i : i + block].T.ravel() for i in range(0, d["m"], block)]
+    return [("w", np.concatenate(blocks)), *_vectors(c, d["m"], unit)]
 
 
 def winograd_panels(c: Constants) -> Packed:
@@ -201,11 +222,20 @@ def dense_panels_narrow(c: Constants) -> Packed:
     ]
 
 
+def dense_panels_half(c: Constants) -> Packed:
+    """[k][n] -> column panels, the last only as wide as its vectors of 8 halves."""
+    return [
+        ("w", _narrow_panels(c.inputs[0], c.params["nr"], 8)),
+        *_vectors(c, c.dims["n"], 8),
+    ]
+
+
 PACKERS: dict[str, Callable[[Constants], Packed]] = {
     f.__name__: f
     for f in (
         conv_panels_nhwc, conv_panels_narrow, conv_panels_strassen, conv_panels_nchw,
         conv_taps_nhwc, conv_taps_nchw, conv_taps_c4, conv_taps_c16, winograd_panels, conv_chain,
-        dense_panels, dense_panels_narrow, conv_transpose_panels,
+        dense_panels, dense_panels_narrow, conv_transpose_panels, conv_panels_half, conv_taps_c32,
+        dense_panels_half,
     )
 }  # fmt: skip

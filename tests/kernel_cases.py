@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from codegen.board import ISAS
 from codegen.builder import Builder
 from codegen.graph import Activation, Graph, Node, Tensor
 from codegen.kernels import Kernel, refusal
@@ -29,6 +30,8 @@ ACTIVATIONS = (
     Activation("Elu", (1.0,)),
     Activation("PRelu2", (), "slope"),
 )
+
+FLOATS = (DType.F32, DType.F16)
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,9 @@ def _conv(channels: int, out: int, h: int, w: int, **attrs: Any) -> Case:
 
 
 def _conv_trials(row: Kernel) -> Iterator[Case]:
+    if row.isa == "fp16":
+        yield from _half_conv_trials(row)
+        return
     mr, nr = row.params.get("mr", 4), row.params.get("nr", 8)
     for i, m in enumerate(bracket(nr) + bracket(mr)):
         yield _conv(1 + 3 * i, m, 3, 5)
@@ -101,6 +107,28 @@ def _conv_trials(row: Kernel) -> Iterator[Case]:
         yield from (_conv(64, 52, 31, 33), _conv(512, 300, 13, 13), _conv(720, 36, 3, 3))
 
 
+def _half_conv_trials(row: Kernel) -> Iterator[Case]:
+    """Channels around a panel and a vector, pixels around a tile, depths around four and in chunks,
+    windows that hang over and that do not, blocks of pixels or rows."""
+    mr, nr = row.params.get("mr", 4), row.params.get("nr", 8)
+    for i, m in enumerate(sorted({*bracket(nr), 7, 8, 12})):
+        yield _conv(1 + 3 * i, m, 1, bracket(mr)[i % len(bracket(mr))])
+    for c in (8, 24, 40):
+        for i, stride in enumerate((1, 2)):
+            window = dict(kernel=(3 + 2 * i,) * 2, group=c, strides=(stride, stride))
+            yield _conv(c, c, 7, 6 + i, pads=(1 + i,) * 4, **window)
+    yield _conv(328, 328, 9, 8, kernel=(3, 3), group=328, pads=(1, 1, 1, 1))
+    yield _conv(8, 8, 6, 20, kernel=(3, 3), group=8, pads=(0, 0, 2, 2))
+    yield _conv(6, 10, 8, 9, kernel=(3, 3), pads=(1, 1, 1, 1), strides=(2, 2))
+    yield _conv(3, 13, 17, 19, kernel=(7, 7), pads=(3, 3, 3, 3), strides=(2, 2))
+    yield _conv(5, 9, 9, 9, kernel=(3, 2), pads=(2, 0, 2, 0), dilations=(2, 1))
+    yield _conv(8, 9, 9, 9, kernel=(3, 3), strides=(2, 2))
+    yield _conv(134, 11, 1, 3)
+    yield _conv(131, 9, 3, 4, kernel=(2, 1))
+    yield _conv(96, 20, 30, 35, kernel=(3, 3), pads=(1, 1, 1, 1))
+    yield Case(((2, 12, 20, 60), (18, 12, 1, 1), (18,)), {}, (1, 2))
+
+
 def _winograd_trials(row: Kernel) -> Iterator[Case]:
     """Heights and widths around one and two output tiles, channels around vectors and panels, all
     kinds of padding, two images, a layer of several blocks of tiles; kernel and stride are the
@@ -124,7 +152,9 @@ def _dense_trials(row: Kernel) -> Iterator[Case]:
     for n in bracket(row.params.get("nr", 8)):
         for m, k in ((1, 1), (1, 37), (3, 8)):
             yield Case(((m, k), (k, n), (n,)), {}, (1, 2))
-    if "last" in row.params:
+    if row.isa == "fp16":
+        yield Case(((2, 531), (531, 44), (44,)), {}, (1, 2))
+    elif "last" in row.params:
         yield Case(((107, 512), (512, 515), (515,)), {}, (1, 2))
 
 
@@ -184,15 +214,16 @@ def trials(row: Kernel) -> list[Trial]:
                 # would show Winograd's rounding
                 hand = "last" in row.params and "f" not in row.params
                 most = 2 * len(cases if hand else ACTIVATIONS)
-                if "activation" in op.fuses and dtype == DType.F32 and fused < most:
+                if row.isa == "fp16":  # compiled for an emulator, which takes its time
+                    most = len(ACTIVATIONS)
+                if "activation" in op.fuses and dtype in FLOATS and fused < most:
                     fused += 1
                     act = ACTIVATIONS[fused % len(ACTIVATIONS)]
                     if "residual" not in op.fuses and act and act.slope:
                         act = None
-                    out.append(
-                        Trial(op.name, case, layout, act, "residual" in op.fuses and i % 3 != 0)
-                    )
-    return [t for t in out if not refusal(row, layer_of(*_one(t), t.layout, "nchw"), ("neon",))]
+                    more = "residual" in op.fuses and i % 3 != 0
+                    out.append(Trial(op.name, case, layout, act, more, dtype))
+    return [t for t in out if not refusal(row, layer_of(*_one(t), t.layout, "nchw"), ISAS)]
 
 
 def _own_cases(name: str) -> tuple[Case, ...]:
@@ -228,8 +259,8 @@ def make_graph(batch: list[Trial], seed: int) -> Graph:
                 spec
                 if isinstance(spec, np.ndarray)
                 else (
-                    rng.standard_normal(spec).astype(np.float32)
-                    if trial.dtype == DType.F32
+                    rng.standard_normal(spec).astype(trial.dtype.numpy)
+                    if trial.dtype in FLOATS
                     else rng.integers(0 if trial.dtype == DType.BOOL else 1, 9, spec).astype(
                         trial.dtype.numpy
                     )
@@ -256,13 +287,14 @@ def _decorate(
     shape = b.tensors[out].shape
     if trial.residual:
         name = f"t{i}_r"
-        b.input(Tensor(name, shape, DType.F32))
+        b.input(Tensor(name, shape, trial.dtype))
         inputs.append(name)
         node = replace(node, residual=name)
     if trial.activation:
         act = trial.activation
         if act.slope:
-            slope = b.constant(f"t{i}_slope", rng.standard_normal(shape[1]).astype(np.float32))
+            slopes = rng.standard_normal(shape[1]).astype(trial.dtype.numpy)
+            slope = b.constant(f"t{i}_slope", slopes)
             act = Activation(act.op, (), slope)
         node = replace(node, activation=act)
     b.nodes[-1] = node

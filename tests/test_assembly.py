@@ -22,9 +22,10 @@ from codegen.plan import Choice, Plan
 from codegen.reference import random_inputs
 from codegen.run import Job, pick_runner
 from codegen.toolchain import find_toolchain
+from codegen.types import DType
 from tests.kernel_cases import Trial, make_graph, plan_nodes, trials
 
-INORDER, OUT_OF_ORDER = "raspberry-pi-3b-plus", "jetson-nano-cpu"
+INORDER, OUT_OF_ORDER, HALF = "raspberry-pi-3b-plus", "jetson-nano-cpu", "raspberry-pi-5"
 PRODUCTS = [
     r
     for r in load_kernels().values()
@@ -34,7 +35,8 @@ PRODUCTS = [
 # four floats; a load in two halves and an insert, as in-order cores want it, is three instructions.
 SHARES = {
     "chain_nhwc_f32_neon_inorder": 0.55, "inorder": 0.58, "winograd": 0.6, "nr4": 0.25,
-    "nr16": 0.33, "4x4": 0.57, "": 0.7,
+    "nr16": 0.33, "nr32": 0.4, "nr8": 0.4, "4x4": 0.57, "f16": 0.68,
+    "": 0.7,
 }  # fmt: skip
 _LABEL = re.compile(r"^(\.?\w+):")
 _BRANCH = re.compile(r"^\s(?:b\.?\w+|cbn?z|tbn?z)\s.*?(\.?\w+)$")
@@ -42,22 +44,24 @@ _SPILL = re.compile(r"^\s(?:ldr|str|ldp|stp|ldur|stur)\s+[qdvs]\d.*\[(?:sp|x29)"
 
 
 def _board(row: Kernel) -> str:
-    return INORDER if "inorder" in row.name else OUT_OF_ORDER
+    return HALF if row.isa == "fp16" else INORDER if "inorder" in row.name else OUT_OF_ORDER
 
 
 def _trial(row: Kernel) -> Trial:
     """A layer with full tiles and, where the row can do that, products in several parts."""
+    dtype = DType(row.dtype[0])
     if row.family == "dense":
-        return Trial("Dense", Case(((8, 512), (512, 48), (48,)), {}, (1, 2)), "nchw")
+        case = Case(((8, 512), (512, 48), (48,)), {}, (1, 2))
+        return Trial("Dense", case, "nchw", dtype=dtype)
     if row.family == "conv_chain":
         return max(trials(row), key=lambda t: sum(map(np.prod, t.case.inputs[:1])))
     k, s = 1 if row.when.get("pointwise") else row.when.get("kh", 3), row.when.get("sh", 1)
     c = max(row.when.get("c", [512]))
     # Winograd's tiles are groups of pixels
-    extent = (16 * s, 32 * s) if "f" in row.params else (8, 9)
+    extent = (16 * s, 32 * s) if "f" in row.params else (8, 24 if row.isa == "fp16" else 9)
     shape = ((1, c, *extent), (48, c, k, k), (48,))
     window = {"pads": (k // 2,) * 4, "strides": (s, s)}
-    return Trial("Conv", Case(shape, window, (1, 2)), row.layout)
+    return Trial("Conv", Case(shape, window, (1, 2)), row.layout, dtype=dtype)
 
 
 def _toolchain(board: str):
@@ -146,7 +150,8 @@ def inner_loop(lines: list[str], least: int) -> Loop:
 
 @pytest.mark.parametrize("row", PRODUCTS, ids=lambda r: r.name)
 def test_inner_loop_multiplies(row, assembly):
-    loop = inner_loop(assembly(row), row.params.get("mr", 1) * row.params["nr"] // 4)
+    lanes = 16 // DType(row.dtype[0]).size
+    loop = inner_loop(assembly(row), row.params.get("mr", 1) * row.params["nr"] // lanes)
     spilled = [line for line in loop.code if _SPILL.match(line)]
     assert not spilled, f"sums go through memory: {spilled}"
     least = next(v for k, v in SHARES.items() if k in row.name)

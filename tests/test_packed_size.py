@@ -9,8 +9,8 @@ from codegen.board import load_board
 from codegen.errors import CodegenError
 from codegen.kernels import load_kernels
 from codegen.layer import layer_of
-from codegen.packed_size import packed_bytes
-from codegen.pipeline import generate, weights_limit
+from codegen.packed_size import packed_bytes, weights_limit
+from codegen.pipeline import generate
 from codegen.weights import PACKERS, Constants
 from tests.kernel_cases import make_graph, plan_nodes, trials
 

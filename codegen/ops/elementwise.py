@@ -314,7 +314,7 @@ def _cast_normalise(
 
 
 def _cast_dims(at: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, Any]:
-    return dict(size=int(np.prod(ins[0], dtype=np.int64)))
+    return dict(size=int(np.prod(ins[0], dtype=np.int64)), to=at["to"])
 
 
 CAST = (
@@ -330,6 +330,8 @@ CAST = (
         cases=(
             Case(((3, 4),), {"to": "i32"}),
             Case((np.array([[0, 3, -2]], np.int32),), {"to": "f32"}),
+            Case(((3, 7),), {"to": "f16"}),
+            Case(((2, 3, 5),), {"to": "f32"}),
         ),
     ),
 )

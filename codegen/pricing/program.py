@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from codegen import __version__
 from codegen.board import Board
 from codegen.c_text import comment
-from codegen.emit import Call, Emitter, Sources, render
+from codegen.emit import HEADERS, Call, Emitter, Sources, render
 from codegen.memory import Place, Schedule
 from codegen.pricing.trials import NUMBERS, Trial, emitter_of, is_data
 from codegen.regions import aligned, overwritable
@@ -200,16 +200,16 @@ def _sources(
     }
     library = ["src/microbench.c"]
     for folder, bodies in sorted(emitter.bodies.items()):
-        uses = folder in emitter.neon
         path = f"src/{NAME}_{folder}.c"
+        header = emitter.headers[folder]
         files[path] = render(
-            "kernels.c.j2", {**scope, "folder": folder, "bodies": bodies, "uses_neon": uses}
+            "kernels.c.j2", {**scope, "folder": folder, "bodies": bodies, "header": header}
         )
         library.append(path)
     if real:
         files[f"src/{NAME}_weights.c"] = render("weights.c.j2", scope)
         library.append(f"src/{NAME}_weights.c")
-    for header in ("cg_math.h", "cg_neon.h", "cg_measure.h"):
+    for header in dict.fromkeys((*HEADERS[:2], emitter.header(), "cg_measure.h")):
         files[f"src/{header}"] = (runtime_dir() / header).read_bytes()
     return Sources(NAME, files, (), (), (), tuple(library), ())
 

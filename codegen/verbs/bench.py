@@ -23,6 +23,7 @@ from codegen.verbs.hosts import measuring_runner
 from codegen.verbs.options import (
     ACCEPT_HOST_KEY,
     BOARD,
+    DTYPE,
     HOSTS,
     JSON,
     PLAN,
@@ -47,6 +48,7 @@ from codegen.verbs.progress import progress
 @ACCEPT_HOST_KEY
 @PLAN
 @SHAPE
+@DTYPE
 @THREADS
 @click.option("--timeout", default=1800.0, show_default=True, help="Seconds the run may take.")
 @click.option(
@@ -64,6 +66,7 @@ def bench(
     accept_host_key: bool,
     plan_file: Path | None,
     shapes: tuple[str, ...],
+    dtype: str,
     threads: int | None,
     timeout: float,
     roofline: Path | None,
@@ -86,7 +89,7 @@ def bench(
             check_one_thread(threads or 1, "--threads")
         if roofline:
             _check_roofline(roofline, chosen)
-        result = _bench(model, target, chosen, plan_file, pinned, threads, timeout, quiet)
+        result = _bench(model, target, chosen, plan_file, pinned, threads, dtype, timeout, quiet)
     if isinstance(result, str):
         click.echo(f"error: {result}", err=True)
         return 1
@@ -133,6 +136,7 @@ def _bench(
     plan_file: Path | None,
     shapes: Mapping[str, Any],
     threads: int | None,
+    dtype: str,
     timeout: float,
     quiet: bool,
 ) -> dict[str, Any] | str:
@@ -143,7 +147,9 @@ def _bench(
         return problem
     with (
         progress(quiet) as stage,
-        bench_program(model, board, plan_file, shapes, stage, virtual, threads) as program,
+        bench_program(
+            model, board, plan_file, shapes, stage, virtual, threads, dtype
+        ) as program,
     ):
         if program.error:
             return f"the generated library does not compile:\n{program.error}"

@@ -24,6 +24,7 @@ from codegen.toolchain import Toolchain, find_toolchain
 from codegen.verbs.options import (
     ACCEPT_HOST_KEY,
     BOARD,
+    DTYPE,
     HOST,
     JSON,
     MODEL,
@@ -46,6 +47,7 @@ from codegen.verify import Case, CaseResult, Interface, check_case, load_cases
 )
 @PLAN
 @SHAPE
+@DTYPE
 @THREADS
 @click.option(
     "--max-weights",
@@ -86,6 +88,7 @@ def build(
     out: Path | None,
     plan_file: Path | None,
     shapes: tuple[str, ...],
+    dtype: str,
     threads: int | None,
     max_weights: str,
     name: str,
@@ -114,7 +117,9 @@ def build(
     toolchain = find_toolchain(target)
     with _stage(out) as stage, _progress(quiet or as_json) as progress:
         task = progress.add_task("importing")
-        generated = generate(model, target, plan_file, pinned, name, threads, max_weights)
+        generated = generate(
+            model, target, plan_file, pinned, name, threads, dtype, max_weights
+        )
         if chosen and chosen.name == "virtual":
             check_one_thread(generated.plan.threads, "--runner")
         cases = _cases(generated, inputs, seeds) if verify else []

@@ -58,6 +58,13 @@ THREADS = click.option(
     help="Divide long layers among so many threads, at most the board's cores. Default: what the "
     "plan says, else 1.",
 )
+DTYPE = click.option(
+    "--dtype",
+    default="",
+    metavar="f32|f16",
+    help="Element type in which the network is computed; f16 needs a core with fp16. Inputs and "
+    "outputs stay as the model has them. Default: what the plan says, else the model's own.",
+)
 RUNNER = click.option(
     "--runner",
     default="",

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from codegen.board import Board, load_board
 from codegen.errors import CodegenError
-from codegen.pipeline import Generated, generate, load_graph
+from codegen.kernels import load_kernels
+from codegen.pipeline import Generated, computed_graph, generate
 from codegen.pricing import (
     Candidate,
     PricingError,
@@ -33,6 +34,7 @@ from codegen.verbs.hosts import measuring_runner
 from codegen.verbs.options import (
     ACCEPT_HOST_KEY,
     BOARD,
+    DTYPE,
     HOSTS,
     JSON,
     MODEL,
@@ -78,6 +80,7 @@ _FIGURES = ("cycles", "ns", *PARTS, "scratch_bytes", "code_bytes", "weights_byte
     "one per real board.",
 )
 @SHAPE
+@DTYPE
 @STORE
 @JSON
 @verbosity
@@ -92,6 +95,7 @@ def price(
     again: bool,
     jobs: int,
     shapes: tuple[str, ...],
+    dtype: str,
     store_file: Path | None,
     as_json: bool,
     quiet: bool,
@@ -104,8 +108,8 @@ def price(
     """
     target = load_board(board)
     pinned = parse_shapes(shapes)
-    names = _choose(layer_names(load_graph(model, pinned)), layer)
-    generated = generate(model, target, None, pinned)
+    names = _choose(layer_names(computed_graph(model, target, pinned, dtype=dtype)[0]), layer)
+    generated = generate(model, target, None, pinned, dtype=dtype)
     warm = weights == "warm" or (weights == "auto" and warm_weights(generated.schedule, target))
     settings = Settings(warm, again, jobs)
     try:
@@ -184,7 +188,7 @@ def _layer(
                 "kernel": c.kernel,
                 "layout": c.layouts,
                 "ms": None if m.ns is None else round(m.ns / 1e6, 6),
-                "peak_percent": _peak(work, m, board),
+                "peak_percent": _peak(work / load_kernels()[c.kernel].peak, m, board),
                 **{f: getattr(m, f) for f in _FIGURES},
                 "conditions": conditions_of(m) or None,
                 "default": (signature, c) in taken,
@@ -194,8 +198,9 @@ def _layer(
     }
 
 
-def _peak(work: int, measured: Measurement, board: Board) -> float | None:
-    """Multiply-adds per cycle of the board's clock, in percent of what the core can start."""
+def _peak(work: float, measured: Measurement, board: Board) -> float | None:
+    """`work` per cycle of the board's clock, in percent of the float32 multiply-adds that the core
+    can start."""
     if not (work and measured.ns and board.cycle_model and board.clock_hz):
         return None
     rate = work / (measured.ns * board.clock_hz / 1e9)

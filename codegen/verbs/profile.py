@@ -21,7 +21,7 @@ from codegen.run.virtual.errors import AnalysisError
 from codegen.run.virtual.hot import HotTrace, RegionProfile, profile_region
 from codegen.run.virtual.runner import count, region_values
 from codegen.toolchain import find_llvm
-from codegen.verbs.options import BOARD, JSON, PLAN, SHAPE, parse_shapes
+from codegen.verbs.options import BOARD, DTYPE, JSON, PLAN, SHAPE, parse_shapes
 from codegen.verbs.progress import progress
 
 
@@ -34,6 +34,7 @@ from codegen.verbs.progress import progress
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="Traces to show.")
 @PLAN
 @SHAPE
+@DTYPE
 @click.option("--timeout", default=1800.0, show_default=True, help="Seconds the run may take.")
 @JSON
 def profile(
@@ -43,6 +44,7 @@ def profile(
     top: int,
     plan_file: Path | None,
     shapes: tuple[str, ...],
+    dtype: str,
     timeout: float,
     as_json: bool,
 ) -> int:
@@ -54,7 +56,7 @@ def profile(
     """
     target = load_board(board)
     pick_runner(target, "virtual")  # can this board be run so at all?
-    result = _profile(model, target, layer, top, plan_file, parse_shapes(shapes), timeout)
+    result = _profile(model, target, layer, top, plan_file, parse_shapes(shapes), timeout, dtype)
     if isinstance(result, str):
         click.echo(f"error: {result}", err=True)
         return 1
@@ -73,6 +75,7 @@ def _profile(
     plan_file: Path | None,
     shapes: Mapping[str, Any],
     timeout: float,
+    dtype: str = "",
 ) -> dict[str, Any] | str:
     """The figures, or a text that says why there are none."""
     problem = missing(board)
@@ -80,7 +83,9 @@ def _profile(
         return problem
     with (
         progress(False) as stage,
-        bench_program(model, board, plan_file, shapes, stage, virtual=True) as program,
+        bench_program(
+            model, board, plan_file, shapes, stage, virtual=True, dtype=dtype
+        ) as program,
     ):
         if program.error:
             return f"the generated library does not compile:\n{program.error}"
