@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from codegen.board import Board
-from codegen.emit import Sources, emit
+from codegen.emit import emit
 from codegen.errors import CodegenError
 from codegen.graph import Graph
 from codegen.groups import regroup
@@ -19,6 +19,7 @@ from codegen.passes import optimise
 from codegen.plan import Plan, check_plan, read_plan
 from codegen.precision import check_dtype, compute_in, own_dtype
 from codegen.schedule import lower
+from codegen.sources import Sources
 from codegen.split import split
 from codegen.threads import check_threads
 

@@ -11,7 +11,6 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from codegen.board import Board, load_board
 from codegen.build import Binary, compile_library
-from codegen.emit import write
 from codegen.errors import CodegenError
 from codegen.memory_map import svg
 from codegen.pipeline import Generated, Shapes, generate
@@ -19,6 +18,7 @@ from codegen.reference import Reference, random_inputs
 from codegen.report import make_report, print_report
 from codegen.resources import presets_file
 from codegen.run import Runner, pick_runner
+from codegen.sources import write
 from codegen.threads import check_one_thread
 from codegen.toolchain import Toolchain, find_toolchain
 from codegen.verbs.options import (

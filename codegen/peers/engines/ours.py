@@ -11,10 +11,10 @@ from codegen import __version__
 from codegen.board import Board
 from codegen.build import compile_library
 from codegen.compare import TOLERANCE
-from codegen.emit import write
 from codegen.footprint import sections
 from codegen.peers.base import Engine, Network, PeerError, Prepared
 from codegen.pipeline import Generated, generate
+from codegen.sources import write
 from codegen.toolchain import find_toolchain
 
 
