@@ -11,9 +11,9 @@ from pathlib import Path
 
 from codegen.board import load_board
 from codegen.build import compile_library
-from codegen.emit import write
 from codegen.models.fetch import fetch
 from codegen.pipeline import generate
+from codegen.sources import write
 from codegen.toolchain import find_toolchain
 
 BOARD = "jetson-nano-cpu"

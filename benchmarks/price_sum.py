@@ -10,11 +10,11 @@ from pathlib import Path
 
 from codegen.board import load_board
 from codegen.build import compile_library
-from codegen.emit import write
 from codegen.models.fetch import fetch
 from codegen.pipeline import Generated, generate
 from codegen.pricing import Settings, plan_cost, plan_parts, price_signatures, warm_weights
 from codegen.run import Job, pick_runner
+from codegen.sources import write
 from codegen.store import Store, store_path
 from codegen.toolchain import find_toolchain
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from codegen.emit import Sources
+from codegen.sources import Sources
 from codegen.stack import read_callgraph, read_frames
 from codegen.toolchain import Toolchain
 
@@ -33,7 +33,7 @@ class Binary:
 def compile_library(
     sources: Sources, folder: Path, toolchain: Toolchain, extra: Sequence[str] = ()
 ) -> Binary:
-    """Compile what `emit.write` put into `folder`; objects, archive and programs land in
+    """Compile what `sources.write` put into `folder`; objects, archive and programs land in
     folder/build.
 
     `extra` are further compiler flags, e.g. sanitizers. A failed compilation is a value, not an
@@ -70,8 +70,8 @@ def compile_library(
 def compile_program(
     sources: Sources, folder: Path, toolchain: Toolchain, extra: Sequence[str] = ()
 ) -> Path | str:
-    """Compile and link all of what `emit.write` put into `folder`, one file after the other, as the
-    library would be; the text of the error where it fails."""
+    """Compile and link all of what `sources.write` put into `folder`, one file after the other, as
+    the library would be; the text of the error where it fails."""
     folder = folder.resolve()
     (folder / "build").mkdir(parents=True, exist_ok=True)
     flags = (*toolchain.flags, *_COMMON, *extra)

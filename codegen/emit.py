@@ -2,17 +2,15 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import jinja2
 import jinja2.ext
-import numpy as np
 
 from codegen import __version__
 from codegen.board import Board
+from codegen.c_literals import c_args, c_bound, c_float, literals
 from codegen.c_text import comment, fold, tidy
 from codegen.kernels import Kernel
 from codegen.layer import Epilogue
@@ -22,6 +20,7 @@ from codegen.plan import Plan
 from codegen.ranges import Part
 from codegen.resources import runtime_dir, templates_dir
 from codegen.schedule import Step, Value
+from codegen.sources import Call, Piece, Port, Sources
 from codegen.types import DType
 
 # Names in the functions of a library for several threads.
@@ -32,61 +31,6 @@ _HEADER = {"neon": "cg_neon.h", "fp16": "cg_fp16.h"}  # by isa
 # Weights beyond this many bytes go into a binary blob (.incbin): decimal text of 200 MB has killed
 # compilers.
 BLOB_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A C function and the expressions of its arguments."""
-
-    function: str
-    args: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Call:
-    """One line of `run`: a step, the C function it calls and the argument expressions. A step in
-    parts has several `pieces`, of which that is the first, and a C function `task` that calls
-    them."""
-
-    step: Step
-    function: str
-    args: tuple[str, ...]
-    comment: str
-    pieces: tuple[Piece, ...]
-    task: str = ""
-
-    @property
-    def words(self) -> set[str]:
-        """The names in the arguments."""
-        return {w for p in self.pieces for a in p.args for w in re.split(r"\W+", a)}
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of the network: C name, C type, shape in ONNX order."""
-
-    name: str
-    c_name: str
-    c_type: str
-    tensor: Any
-
-    @property
-    def macro(self) -> str:
-        return self.c_name.upper()
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Generated files by path, and what was decided while writing them."""
-
-    name: str
-    files: Mapping[str, bytes]
-    calls: tuple[Call, ...]
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    library: tuple[str, ...]  # paths of the files to compile into the library
-    traces: tuple[str, ...]  # value keys in the order in which the verify program dumps them
-    pool: tuple[str, ...] = ()  # files of the threads, which are a library of their own
 
 
 class _KeepBlankLines(jinja2.ext.Extension):
@@ -113,43 +57,13 @@ def _environment() -> jinja2.Environment:
     )
     env.filters.update(
         when=lambda text, wanted: text if wanted else "",
-        c_args=_c_args,
-        c_bound=_c_bound,
+        c_args=c_args,
+        c_bound=c_bound,
         f32=c_float,
         comment=comment,
         prefixed=lambda text, prefix: prefix + text,
     )
     return env
-
-
-def c_float(value: float) -> str:
-    """Shortest decimal literal that reads back as the same float32."""
-    v = np.float32(value)
-    if np.isinf(v):
-        return "-INFINITY" if v < 0 else "INFINITY"
-    if np.isnan(v):
-        return "NAN"
-    text = (
-        np.format_float_scientific(v, trim="-")
-        if v and not 1e-4 <= abs(v) < 1e7
-        else np.format_float_positional(v, trim="-")
-    )
-    return (text if any(c in text for c in ".e") else f"{text}.0") + "f"
-
-
-def _c_args(args) -> str:
-    return "".join(f", {c_float(a)}" for a in args)
-
-
-def _c_bound(value: float, c_type: str) -> str:
-    """A clip bound as a literal of an integer type, saturated to its range."""
-    info = np.iinfo(np.dtype(c_type.removesuffix("_t")))
-    number = min(max(int(np.clip(value, -(2.0**63), 2.0**63)), info.min), info.max)
-    return (
-        f"(-{-(number + 1)}LL - 1)"
-        if number == -(1 << 63)
-        else f"{number}{'LL' if info.bits == 64 else ''}"
-    )
 
 
 def render(template: str, scope: Mapping[str, Any]) -> bytes:
@@ -410,7 +324,7 @@ class Emitter:
             node=comment(w.node),
             shape="x".join(map(str, w.array.shape)) or "scalar",
             bytes=w.array.nbytes,
-            lines=lambda: _literals(w.array, dtype),
+            lines=lambda: literals(w.array, dtype),
         )
 
     def blob(self) -> tuple[bytes, list[int]]:
@@ -432,29 +346,3 @@ def _prototype(body: str, fn: str) -> str:
     if not match:
         raise AssertionError(f"the template of {fn} does not define `void ${{fn}}(...)`")
     return match.group(0) + ";"
-
-
-def _literals(array: np.ndarray, dtype: DType) -> list[str]:
-    flat = array.reshape(-1)
-    if dtype == DType.F32:
-        words = [c_float(v) for v in flat]
-    elif dtype == DType.F16:
-        words = [f"(cg_f16){c_float(v)}" for v in flat]
-    elif dtype == DType.F64:
-        words = [repr(float(v)) for v in flat]
-    elif dtype == DType.I64:
-        words = [f"INT64_C({int(v)})" if v > -(1 << 63) else "INT64_MIN" for v in flat]
-    else:
-        words = [str(int(v)) for v in flat]
-    words = words or ["0"]
-    return [", ".join(words[i : i + 8]) for i in range(0, len(words), 8)]
-
-
-def write(sources: Sources, folder: Path) -> None:
-    """Put the files on disk; a file that is already right is left alone, so that its object need
-    not be rebuilt."""
-    for path, data in sources.files.items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.is_file() or target.read_bytes() != data:
-            target.write_bytes(data)

@@ -76,6 +76,12 @@ class Graph:
     tensors: Mapping[str, Tensor]
     constants: Mapping[str, np.ndarray]
 
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of the constants that nodes read."""
+        used = {t for n in self.nodes for t in n.reads} & self.constants.keys()
+        return sum(self.constants[t].nbytes for t in used)
+
     def consumers(self) -> dict[str, list[Node]]:
         """Tensor name -> the nodes that read it."""
         users: dict[str, list[Node]] = {}

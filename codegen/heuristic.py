@@ -1,9 +1,13 @@
 """The plan made without a search: both layouts are tried for the whole network, and each node, or
 group of nodes, takes the row that was the fastest where its layer was measured before
-(codegen/recorded), or else the one that is expected to be."""
+(codegen/recorded), or else the one that is expected to be.
 
+Where packed weights must not exceed a limit, a byte of them has a price in cycles: the lowest one
+at which they fit."""
+
+import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from codegen.board import Board
 from codegen.cost import cycles
@@ -14,36 +18,113 @@ from codegen.kernels import candidates
 from codegen.layer import layer_of
 from codegen.layout import LAYOUTS, reshape_keeps
 from codegen.ops import OPS
+from codegen.packed_size import packed_bytes
 from codegen.plan import Choice, Plan, needs_kernel
 from codegen.recorded import load_recorded
 from codegen.signature import signature_of
 
+# Cycles per byte of packed weights: none that matters, and one that leaves no choice.
+_PRICES, _PRICE_STEPS = (1e-3, 1e6), 12
 # Elements per cycle that a layout conversion moves; it only has to rank plans.
 _CONVERSION_RATE = 0.5
 
 
-def default_plan(graph: Graph, board: Board, model_sha256: str) -> Plan:
+@dataclass(frozen=True)
+class _Option:
+    """A row that computes a node in a layout: expected cycles, and bytes of its packed weights."""
+
+    choice: Choice
+    cycles: float
+    weights: int
+
+
+@dataclass
+class _Options:
+    """The options of nodes on a board, each worked out once."""
+
+    board: Board
+    seen: dict[tuple[str, ...], list[_Option]] = field(default_factory=dict)
+
+    def of(self, graph: Graph, node: Node, layout: str, come: str) -> list[_Option]:
+        """Those in `layout`, or, where no row computes that, in the other one. An operator that
+        moves data finds its inputs in layout `come`. CodegenError where there is none."""
+        key = (node.name, node.op, *node.outputs, layout, come)
+        if key not in self.seen:
+            self.seen[key] = _options(graph, node, self.board, layout, come)
+        return self.seen[key]
+
+
+@dataclass(frozen=True)
+class _Costs:
+    """What to minimise: cycles, and `price` cycles for each byte of packed weights."""
+
+    options: _Options
+    price: float = 0.0
+
+    @property
+    def board(self) -> Board:
+        return self.options.board
+
+    def of(self, option: _Option) -> float:
+        """The cost of an option."""
+        return option.cycles + self.price * option.weights
+
+    def best(self, graph: Graph, node: Node, layout: str, come: str = "") -> _Option:
+        """The cheapest option of a node; the first of equals, which a measurement named."""
+        return min(self.options.of(graph, node, layout, come), key=self.of)
+
+
+def default_plan(
+    graph: Graph, board: Board, model_sha256: str, max_weights: int | None = None
+) -> Plan:
     """The cheaper of two plans by the rows' nominal rates: channels last, or ONNX order,
-    wherever rows allow."""
+    wherever rows allow. With `max_weights`, packed weights have at most so many bytes;
+    CodegenError where no plan does."""
+    options = _Options(board)
+    plan, weights = _plan(graph, _Costs(options), model_sha256)
+    if max_weights is None or weights <= max_weights:
+        return plan
+    least, weights = _plan(graph, _Costs(options, _PRICES[1]), model_sha256)
+    if weights > max_weights:
+        raise CodegenError(
+            "--max-weights",
+            f"{max_weights:,} bytes",
+            f"the network's packed weights take at least {weights:,} bytes",
+            "allow more",
+        )
+    low, high = map(math.log, _PRICES)
+    for _ in range(_PRICE_STEPS):
+        price = (low + high) / 2
+        plan, weights = _plan(graph, _Costs(options, math.exp(price)), model_sha256)
+        if weights > max_weights:
+            low = price
+        else:
+            least, high = plan, price
+    return least
+
+
+def _plan(graph: Graph, costs: _Costs, model_sha256: str) -> tuple[Plan, int]:
+    """The plan of the better layout, and its bytes of packed weights."""
     plans = []
     for layout in LAYOUTS:
-        groups = _groups(graph, board, layout)
-        nodes, cost = _walk(regroup(graph, groups), board, layout)
+        groups = _groups(graph, costs, layout)
+        nodes, cost, weights = _walk(regroup(graph, groups), costs, layout)
         nodes = {n: replace(c, group=groups.get(n, ())) for n, c in nodes.items()}
-        plans.append((cost, Plan(board.name, model_sha256, nodes)))
-    return min(plans, key=lambda p: p[0])[1]
+        plans.append((cost, Plan(costs.board.name, model_sha256, nodes), weights))
+    return min(plans, key=lambda p: p[0])[1:]
 
 
-def _groups(graph: Graph, board: Board, layout: str) -> dict[str, tuple[str, ...]]:
+def _groups(graph: Graph, costs: _Costs, layout: str) -> dict[str, tuple[str, ...]]:
     """The groups that save most against their nodes computed one by one, none overlapping."""
     alone: dict[str, float] = {}
+    board = costs.board
     by_name = {n.name: n for n in graph.nodes}
     saved: list[tuple[float, tuple[str, ...]]] = []
     for group in find_groups(graph):
         whole = regroup(graph, {group.name: group.names})
         node = next(n for n in whole.nodes if n.name == group.name)
-        choice, cost = _cheapest(whole, node, board, layout)
-        if choice.layout != layout:
+        best = costs.best(whole, node, layout)
+        if best.choice.layout != layout:
             continue
         # A formula must not outbid measurements; of groups only those that pay are recorded.
         if not _is_known(whole, node, board) and any(
@@ -52,8 +133,8 @@ def _groups(graph: Graph, board: Board, layout: str) -> dict[str, tuple[str, ...
             continue
         for name in group.names:
             if name not in alone:
-                alone[name] = _cheapest(graph, by_name[name], board, layout)[1]
-        saved.append((sum(alone[n] for n in group.names) - cost, group.names))
+                alone[name] = costs.of(costs.best(graph, by_name[name], layout))
+        saved.append((sum(alone[n] for n in group.names) - costs.of(best), group.names))
     taken: dict[str, tuple[str, ...]] = {}
     for gain, names in sorted(saved, key=lambda s: (-s[0], s[1])):
         if gain > 0 and not {n for g in taken.values() for n in g} & set(names):
@@ -61,10 +142,11 @@ def _groups(graph: Graph, board: Board, layout: str) -> dict[str, tuple[str, ...
     return taken
 
 
-def _walk(graph: Graph, board: Board, preferred: str) -> tuple[dict[str, Choice], float]:
+def _walk(graph: Graph, costs: _Costs, preferred: str) -> tuple[dict[str, Choice], float, int]:
+    """Choices, their cost with changes of layout, bytes of packed weights."""
     layouts = dict.fromkeys((*graph.inputs, *graph.constants), "nchw")
     nodes: dict[str, Choice] = {}
-    total = 0.0
+    total, weights = 0.0, 0
     for node in graph.nodes:
         data = [t for t in node.inputs if t and t not in graph.constants]
         come = layouts.get(data[0], "nchw") if data else "nchw"
@@ -74,35 +156,42 @@ def _walk(graph: Graph, board: Board, preferred: str) -> tuple[dict[str, Choice]
             layouts.update(dict.fromkeys(node.outputs, come if kept else "nchw"))
             continue
         wanted = preferred if OPS[node.op].spatial else come
-        choice, cost = _cheapest(graph, node, board, wanted, come)
+        best = costs.best(graph, node, wanted, come)
+        total += costs.of(best)
+        weights += best.weights
         for t in data:
             shape = graph.tensors[t].shape
-            if len(shape) > 2 and layouts.get(t, "nchw") != choice.layout:
-                cost += graph.tensors[t].size / _CONVERSION_RATE
-        total += cost
-        nodes[node.name] = choice
-        layouts.update(dict.fromkeys(node.outputs, choice.layout))
+            if len(shape) > 2 and layouts.get(t, "nchw") != best.choice.layout:
+                total += graph.tensors[t].size / _CONVERSION_RATE
+        nodes[node.name] = best.choice
+        layouts.update(dict.fromkeys(node.outputs, best.choice.layout))
     for t in graph.outputs:
         if layouts[t] != "nchw" and len(graph.tensors[t].shape) > 2:
             total += graph.tensors[t].size / _CONVERSION_RATE
-    return nodes, total
+    return nodes, total, weights
 
 
-def _cheapest(
-    graph: Graph, node: Node, board: Board, layout: str, come: str = ""
-) -> tuple[Choice, float]:
-    """The best row in `layout`, or, where no row computes that layout, in the other one. An
-    operator that moves data finds its inputs in layout `come`."""
+def _options(graph: Graph, node: Node, board: Board, layout: str, come: str) -> list[_Option]:
     for wanted in (layout, *(x for x in LAYOUTS if x != layout)):
         layer = layer_of(graph, node, wanted, come)
         rows = [r for r in candidates(layer, board) if r.layout in ("any", wanted)]
-        known = _recorded(graph, node, board).get(wanted)
-        if known and known[0] in [r.name for r in rows]:
-            return Choice(known[0], wanted), 1e3 * known[1]
-        if rows:
-            costs = [cycles(graph, node, layer, r, board) for r in rows]
-            cost = min(costs)
-            return Choice(rows[costs.index(cost)].name, wanted), cost
+        name, thousands = _recorded(graph, node, board).get(wanted, ("", 0.0))
+        known = [r for r in rows if r.name == name]
+        # What is measured goes first; what is only expected does not outbid it.
+        found = [_Option(Choice(r.name, wanted), 1e3 * thousands,
+                         packed_bytes(graph, node, layer, r)) for r in known]  # fmt: skip
+        least = found[0].cycles if found else 0.0
+        found += [
+            _Option(
+                Choice(r.name, wanted),
+                max(least, cycles(graph, node, layer, r, board)),
+                packed_bytes(graph, node, layer, r),
+            )
+            for r in rows
+            if r not in known
+        ]
+        if found:
+            return found
     dtype = layer_of(graph, node, layout).dtype
     raise CodegenError(
         f"node {node.name!r}",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from codegen.board import Board
-from codegen.emit import Sources, emit
+from codegen.emit import emit
 from codegen.errors import CodegenError
 from codegen.graph import Graph
 from codegen.groups import regroup
@@ -14,10 +14,12 @@ from codegen.heuristic import default_plan
 from codegen.memory import Schedule, allocate
 from codegen.onnx_import import import_onnx
 from codegen.order import node_of
+from codegen.packed_size import weights_limit
 from codegen.passes import optimise
 from codegen.plan import Plan, check_plan, read_plan
 from codegen.precision import check_dtype, compute_in, own_dtype
 from codegen.schedule import lower
+from codegen.sources import Sources
 from codegen.split import split
 from codegen.threads import check_threads
 
@@ -55,10 +57,12 @@ def generate(
     name: str = "",
     threads: int | None = None,
     dtype: str = "",
+    max_weights: str = "",
 ) -> Generated:
     """Model file -> C sources. The plan is read from `plan_file`, or made by the default
-    heuristic; `threads` goes before what the plan says. `dtype`: compute in f32 or f16; default:
-    what the plan says, or else the model's own type."""
+    heuristic, with packed weights of at most `max_weights` (bytes, or "1.1x" the network's);
+    `threads` goes before what the plan says. `dtype`: compute in f32 or f16; default: what the plan
+    says, or else the model's own type."""
     if threads is not None:
         check_threads(threads, board, "--threads")
     given = read_plan(plan_file) if plan_file else None
@@ -66,9 +70,17 @@ def generate(
     where = str(plan_file) if given else "--dtype"
     graph, chosen = computed_graph(model, board, shapes, name, asked, where)
     sha = model_hash(model, shapes)
+    if given and max_weights:
+        raise CodegenError(
+            "--max-weights",
+            f"{max_weights} beside --plan {plan_file}",
+            "a plan that is given decides how weights are packed",
+            "leave out one of them",
+        )
+    limit = weights_limit(max_weights, graph) if max_weights else None
     if given:
         check_plan(given, graph, board, sha, str(plan_file))
-    plan = replace(given or default_plan(graph, board, sha), dtype=chosen)
+    plan = replace(given or default_plan(graph, board, sha, limit), dtype=chosen)
     plan = plan if threads is None else replace(plan, threads=threads)
     return finish(graph, plan, board, model.name)
 
@@ -101,15 +113,19 @@ def _asked(dtype: str, plan: Plan | None, where: str) -> str:
 
 def finish(graph: Graph, plan: Plan, board: Board, model_name: str) -> Generated:
     """Graph and decisions -> C sources; the plan comes back with its order, conversions and
-    arena filled in."""
+    arena filled in, and names the rows that were taken: a transposition that cannot move the layout
+    in which its input comes gives way to one that can."""
     graph = regroup(graph, plan.groups)
     program = split(lower(graph, plan, board), plan.threads, board.core)
     schedule = allocate(program, plan.order)
     named = map(node_of, schedule.program.steps)
     order = tuple(dict.fromkeys(n for n in named if n in plan.nodes))
     order += tuple(n for n in plan.nodes if n not in order)  # nodes that became views cost no step
+    moved = {s.name: s.kernel.name for s in program.steps if s.op == "Transpose"}
+    nodes = {n: replace(c, kernel=moved.get(n, c.kernel)) for n, c in plan.nodes.items()}
     plan = replace(
         plan,
+        nodes=nodes,
         order=order,
         conversions=schedule.program.conversions,
         predicted={"cycles": None, "arena_bytes": schedule.arena_bytes},

@@ -10,10 +10,10 @@ from typing import Any
 
 from codegen.board import Board
 from codegen.build import compile_library
-from codegen.emit import write
 from codegen.errors import CodegenError
 from codegen.pipeline import Shapes, generate
 from codegen.report import layers as layer_rows
+from codegen.sources import write
 from codegen.threads import check_one_thread
 from codegen.toolchain import find_toolchain
 

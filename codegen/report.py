@@ -9,11 +9,11 @@ from rich.table import Table
 from codegen import __version__
 from codegen.board import Board
 from codegen.build import Binary
-from codegen.emit import Call
 from codegen.footprint import foreign_symbols, sections
 from codegen.ops import OPS
 from codegen.pipeline import Generated, Shapes
 from codegen.schedule import Step
+from codegen.sources import Call
 from codegen.toolchain import Toolchain
 from codegen.types import DType
 from codegen.verify import CaseResult, Interface

@@ -9,7 +9,6 @@ import numpy as np
 
 from codegen.board import Board
 from codegen.compare import Difference, difference, passes
-from codegen.emit import Sources
 from codegen.errors import CodegenError
 from codegen.graph import Tensor
 from codegen.layout import memory_shape, permutation
@@ -17,6 +16,7 @@ from codegen.memory import Schedule
 from codegen.onnx_file import read_tensor
 from codegen.reference import Reference
 from codegen.run import Job, Outcome, Runner
+from codegen.sources import Sources
 from codegen.types import DType
 
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from codegen.board import load_board
 from codegen.build import Binary, compile_library
-from codegen.emit import write
 from codegen.errors import CodegenError
 from codegen.kernels import load_kernels
 from codegen.pipeline import Generated, finish, generate
 from codegen.plan import Plan
 from codegen.reference import random_inputs
 from codegen.resources import examples_dir
+from codegen.sources import write
 from codegen.toolchain import Toolchain, find_qemu, find_toolchain
 from tests.kernel_cases import Trial, make_graph, plan_nodes
 

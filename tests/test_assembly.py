@@ -12,7 +12,6 @@ import pytest
 from codegen.board import load_board
 from codegen.build import compile_library
 from codegen.compare import difference, passes
-from codegen.emit import write
 from codegen.errors import CodegenError
 from codegen.interpret import interpret
 from codegen.kernels import Kernel, load_kernels
@@ -21,6 +20,7 @@ from codegen.pipeline import finish
 from codegen.plan import Choice, Plan
 from codegen.reference import random_inputs
 from codegen.run import Job, pick_runner
+from codegen.sources import write
 from codegen.toolchain import find_toolchain
 from codegen.types import DType
 from tests.kernel_cases import Trial, make_graph, plan_nodes, trials

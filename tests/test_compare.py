@@ -194,8 +194,8 @@ def test_the_digest_of_generated_code_follows_the_sources(monkeypatch):
     assert code(network, load_board("raspberry-pi-4"), "f32") != before
     generate = ours.generate
 
-    def changed(*args):
-        made = generate(*args)
+    def changed(*args, **options):
+        made = generate(*args, **options)
         files = {**made.sources.files, "src/kernels.c": b"another"}
         return replace(made, sources=replace(made.sources, files=files))
 
@@ -226,6 +226,23 @@ def test_the_sweep_keeps_what_is_there_and_asks_for_the_code(tmp_path, monkeypat
     assert ran[3:] == [("codegen", "f32")]
     sweep.sweep(Namespace(**{**vars(options), "again": {"ncnn"}}), engines)
     assert ran[4:] == [("ncnn", "f32"), ("ncnn", "i8")]
+
+
+def test_scalar_code_is_not_counted_for_hours(tmp_path, monkeypatch, capsys):
+    """The row says why; other engines, and small networks, are measured."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(sweep, "_network", lambda model: load_network(MNIST))
+    monkeypatch.setattr(sweep, "measure", lambda e, *_, **__: row(e.name, 1.0))
+    options = Namespace(model="m", core="a57", dtype="f32", again=set())
+    engines = [Engine(n, "1", ("f32",), None) for n in ("emx", "ncnn")]
+    sweep.sweep(options, engines)
+    assert capsys.readouterr().out.count("1.00 ms") == 2
+    monkeypatch.setattr(sweep, "MOST_SCALAR_MACS", 1000)
+    options.again = {"emx", "ncnn"}
+    sweep.sweep(options, engines)
+    said = capsys.readouterr().out
+    assert "emx f32: not measured: scalar code for 0.0 billion multiply-adds" in said
+    assert said.count("1.00 ms") == 1
 
 
 def test_scale_is_the_same_until_the_cycle_model_changes(tmp_path, monkeypatch):
@@ -283,7 +300,8 @@ def test_every_missing_figure_has_a_reason(drawn):
     assert told["MNN (big f32"] == "wrong result: x"
     assert told["im2col + OpenBLAS (all i8"] == ENGINES["blas"].lacks["i8"]
     assert told["codegen, default plan (huge f32"] == gaps.NOT_MEASURED
-    assert told["im2col + OpenBLAS; emx-onnx-cgen; onnx2c (all f32"] == gaps.NOT_MEASURED
+    unmeasured = "codegen, small weights; im2col + OpenBLAS; emx-onnx-cgen; onnx2c (all f32"
+    assert told[unmeasured] == gaps.NOT_MEASURED
     ort = next(k for k in told if k.startswith("onnxruntime"))
     assert ort == "onnxruntime (all f32; small, huge i8; big i8 on a53, a72"
     assert told[ort] == gaps.NOT_MEASURED

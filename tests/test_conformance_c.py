@@ -11,13 +11,13 @@ import numpy as np
 
 from codegen.board import load_board
 from codegen.build import compile_library
-from codegen.emit import write
 from codegen.errors import CodegenError
 from codegen.graph import Activation, Graph, Node, Tensor
 from codegen.heuristic import default_plan
 from codegen.passes import optimise
 from codegen.pipeline import finish
 from codegen.run import pick_runner
+from codegen.sources import write
 from codegen.toolchain import find_toolchain
 from codegen.verify import Interface, infer
 from tests.test_conformance import DEVIATIONS, cases, difference_of, import_case

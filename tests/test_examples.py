@@ -10,11 +10,11 @@ import pytest
 
 from codegen import emit
 from codegen.board import load_board
-from codegen.emit import write
 from codegen.pipeline import generate
 from codegen.reference import Reference
 from codegen.resources import examples_dir, presets_file
 from codegen.run import pick_runner
+from codegen.sources import write
 
 simde_py = pytest.importorskip("simde_py", reason="the package simde-py is not installed")
 

@@ -12,12 +12,12 @@ import pytest
 from codegen import emit
 from codegen.board import load_board
 from codegen.build import compile_library
-from codegen.emit import write
 from codegen.errors import CodegenError
 from codegen.footprint import foreign_symbols, sections, symbols
 from codegen.heuristic import default_plan
 from codegen.pipeline import finish, generate
 from codegen.resources import examples_dir
+from codegen.sources import write
 from codegen.toolchain import find_toolchain
 from tests.kernel_cases import make_graph
 from tests.library import bundled, check, quickest_board

@@ -4,8 +4,10 @@ wrong."""
 import json
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
+from onnx import helper
 
 from codegen.board import board_names, load_board
 from codegen.derive import DERIVED
@@ -13,6 +15,7 @@ from codegen.errors import CodegenError
 from codegen.heuristic import default_plan
 from codegen.kernels import Layer, load_kernels, refusal
 from codegen.layout import LAYOUTS
+from codegen.onnx_import import translate
 from codegen.pipeline import finish, load_graph
 from codegen.plan import Choice, Plan, check_plan, needs_kernel, read_plan
 from codegen.ranges import SPLITS
@@ -113,6 +116,22 @@ def test_no_kernel_for_a_type(resnet):
         default_plan(replace(resnet, tensors=tensors), BOARD, SHA)
 
 
+def test_a_plan_names_the_transposition_that_was_taken():
+    """Which rows can move a tensor depends on how it lies; a plan may name another one."""
+    nodes = [helper.make_node("Relu", ["x"], ["r"], name="r"),
+             helper.make_node("Transpose", ["r"], ["y"], name="t", perm=[0, 2, 3, 1])]  # fmt: skip
+    ports = [helper.make_tensor_value_info(n, 1, s)
+             for n, s in (("x", (1, 16, 6, 6)), ("y", (1, 6, 6, 16)))]  # fmt: skip
+    model = helper.make_model(helper.make_graph(nodes, "g", ports[:1], ports[1:]))
+    graph = translate(model, Path("g.onnx"), "g")
+    relu = Choice(default_plan(graph, BOARD, SHA).nodes["r"].kernel, "nchw")
+    plan = Plan(BOARD.name, SHA, {"r": relu, "t": Choice("transpose_c_rows", "nchw")})
+    taken = finish(graph, plan, BOARD, "g").plan.nodes["t"].kernel
+    assert taken == "transpose_f32_neon_wide"
+    again = Plan(BOARD.name, SHA, {"r": relu, "t": Choice(taken, "nchw")})
+    assert finish(graph, again, BOARD, "g").plan.nodes["t"].kernel == taken
+
+
 def edited(plan, **change):
     raw = json.loads(plan.to_json())
     for key, value in change.items():
@@ -123,7 +142,7 @@ def edited(plan, **change):
 CHANGES = {
     "schema": (dict(schema=2), "schema 2; schema 1 is read; make the plan again"),
     "no schema": (dict(schema=None), "schema None; schema 1"),
-    "unknown key": (dict(tile=8), "unknown key 'tile'; known keys: board, conversions, dtype, "),
+    "unknown key": (dict(tile=8), "unknown key 'tile'; known keys: board, conversions, dtype"),
     "no board": (dict(board=None), "board is None; a str is needed"),
     "no model": (dict(model_sha256=None), "model_sha256 is None; a str is needed"),
     "nodes": (dict(nodes=[]), r"nodes is \[\]; a dict is needed"),

@@ -11,10 +11,10 @@ import pytest
 
 from codegen.board import load_board
 from codegen.build import compile_library
-from codegen.emit import write
 from codegen.pipeline import generate
 from codegen.run import Job, pick_runner
 from codegen.run.statistics import interval_rank, summarise
+from codegen.sources import write
 from codegen.toolchain import find_host_cc, find_qemu, find_toolchain
 
 MODEL = Path(__file__).resolve().parent.parent / "examples" / "models" / "mnist8.onnx"

@@ -10,7 +10,6 @@ import pytest
 
 from codegen.board import load_board
 from codegen.build import compile_library
-from codegen.emit import write
 from codegen.errors import CodegenError
 from codegen.footprint import foreign_symbols, sections
 from codegen.pipeline import generate
@@ -18,6 +17,7 @@ from codegen.program import bench_program
 from codegen.reference import random_inputs
 from codegen.resources import examples_dir
 from codegen.run import pick_runner
+from codegen.sources import write
 from codegen.toolchain import find_toolchain
 from codegen.verify import Interface, infer
 from tests.library import HARNESS, SANITIZE, Library, check, compiled, emulator, run_harness

@@ -5,12 +5,12 @@ import pytest
 
 from codegen.board import load_board
 from codegen.build import compile_library
-from codegen.emit import write
 from codegen.models.data import load
 from codegen.models.fetch import fetch
 from codegen.pipeline import generate
 from codegen.reference import Reference
 from codegen.run import pick_runner
+from codegen.sources import write
 from codegen.toolchain import find_toolchain
 from codegen.verify import Interface, infer
 

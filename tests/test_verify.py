@@ -7,7 +7,6 @@ import pytest
 from codegen.board import load_board
 from codegen.build import compile_library
 from codegen.compare import difference, passes
-from codegen.emit import write
 from codegen.errors import CodegenError
 from codegen.graph import Tensor
 from codegen.pipeline import generate
@@ -15,6 +14,7 @@ from codegen.reference import Reference, random_inputs
 from codegen.resources import examples_dir
 from codegen.run import Job, pick_runner
 from codegen.run.base import finish, parse_report
+from codegen.sources import write
 from codegen.toolchain import find_toolchain
 from codegen.types import DType
 from codegen.verify import Case, Interface, check_case, load_cases

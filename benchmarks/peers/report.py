@@ -12,7 +12,7 @@ from benchmarks.peers.text import CORES, NAMES
 from codegen.peers.measure import from_dict, remark
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
-OURS = "codegen"
+OURS, COMPACT = "codegen", "codegen-compact"
 MIB = 1 << 20
 
 Rows = Sequence[Mapping[str, Any]]
@@ -65,6 +65,8 @@ def markdown(rows: Rows, planned: Sequence[str] = ()) -> str:
     for core, title in CORES.items():
         parts += [f"## {title}", "", _latency([r for r in rows if r["core"] == core], "f32"), ""]
     parts += [text.MEMORY, _table(rows, "peak_bytes", "a57"), ""]
+    parts += [text.WORKING, working_table(rows), ""]
+    parts += [text.WEIGHTS, weights_table(rows), ""]
     parts += [text.BINARY, _table(rows, "binary_bytes", "a57"), ""]
     if any(r["dtype"] == "i8" for r in rows):
         parts.append(text.INT8)
@@ -114,6 +116,46 @@ def _table(rows: Rows, key: str, core: str) -> str:
         return f"{r[key] / MIB:.2f}", ratio
 
     return _grid(rows, cell, "f32", "geometric mean, x ours")
+
+
+def working_table(rows: Rows, core: str = "a57") -> str:
+    """MiB beyond weights, ours and im2col + OpenBLAS'."""
+    lines = ["| network | codegen | im2col + OpenBLAS | |", "|---|---:|---:|---:|"]
+    for model in models(rows):
+        mine, blas = (find(rows, engine=e, model=model, core=core, dtype="f32")
+                      for e in (OURS, "blas"))  # fmt: skip
+        if mine and mine.get("packed_bytes") and blas and blas["peak_bytes"]:
+            a = mine["peak_bytes"] - mine["packed_bytes"]
+            b = blas["peak_bytes"] - mine["weights_bytes"]
+            lines.append(f"| {model} | {a / MIB:.2f} | {b / MIB:.2f} | {b / a:.2f}x |")
+    return "\n".join(lines)
+
+
+def weights_table(rows: Rows) -> str:
+    """MiB of packed weights by network and core, by the default plan and by the compact one."""
+    heads = [f"{c.upper()}, {plan}" for c in CORES for plan in ("default", "small")]
+    lines = [
+        f"| network | its own | {' | '.join(heads)} |",
+        "|---|---:" + "|---:" * len(heads) + "|",
+    ]
+    for model in models(rows):
+        pairs = [_pair(rows, model, c) for c in CORES]
+        own = next((f"{p[0]['weights_bytes'] / MIB:.2f}" for p in pairs if p[0]), "–")
+        cells = [text for pair in pairs for text in _packed(*pair)]
+        lines.append(f"| {model} | {own} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _pair(rows: Rows, model: str, core: str) -> list[Mapping[str, Any] | None]:
+    """The rows of the default and of the compact plan, where they tell of weights."""
+    pair = (find(rows, engine=e, model=model, core=core, dtype="f32") for e in (OURS, COMPACT))
+    return [r if r and r.get("packed_bytes") else None for r in pair]
+
+
+def _packed(default: Mapping[str, Any] | None, small: Mapping[str, Any] | None) -> tuple[str, str]:
+    sizes = [f"{r['packed_bytes'] / MIB:.2f}" if r else "–" for r in (default, small)]
+    slower = f" ({small['ms'] / default['ms']:.2f}x)" if default and small else ""
+    return sizes[0], sizes[1] + slower
 
 
 def _grid(rows: Rows, cell: Any, dtype: str, last: str) -> str:

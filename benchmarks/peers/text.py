@@ -7,6 +7,7 @@ CORES = {
 }
 NAMES = {  # in the order of the tables' lines
     "codegen": "codegen, default plan",
+    "codegen-compact": "codegen, small weights",
     "ncnn": "ncnn",
     "mnn": "MNN",
     "litert": "LiteRT (XNNPACK)",
@@ -17,6 +18,8 @@ NAMES = {  # in the order of the tables' lines
 }
 HOW = {
     "codegen": "the plan that `codegen build` makes without a search",
+    "codegen-compact": "the same with `--max-weights 1.1x`: packed weights take at most a tenth "
+    "more than the network's own",
     "ncnn": "aarch64 wheel; converted by pnnx; half-precision storage off; int8 in the form that "
     "its tool ncnn2int8 gives, ranges by the largest magnitude",
     "mnn": "aarch64 wheel; converted by mnnconvert, int8 by mnnquant (ADMM); precision high",
@@ -50,6 +53,17 @@ MEMORY = """## Memory
 MiB on the Cortex-A57: the most that heap and touched memory maps held from before the model is
 loaded to the end of the first inference, weights included, code and the interpreter's own start
 excluded. For codegen: arena, inputs and outputs, weights, stack.
+"""
+WORKING = """### Beyond weights
+
+MiB on the Cortex-A57, of the same figures what is not weights: for codegen arena, inputs and
+outputs, stack; for im2col + OpenBLAS tensors, im2col's matrix and what OpenBLAS allocates.
+"""
+WEIGHTS = """## Packed weights
+
+MiB of weights on each core: the network's own, as the default plan packs them (Winograd and
+Strassen transform them beforehand, which makes them larger), and with `--max-weights 1.1x`. In
+parentheses what small weights cost: the time as a multiple of the default plan's.
 """
 BINARY = """## Size
 

@@ -33,6 +33,11 @@ class Network:
     def inputs(self) -> tuple[Tensor, ...]:
         return tuple(self.graph.tensors[n] for n in self.graph.inputs)
 
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of all constants that nodes read."""
+        return self.graph.weights_bytes
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -41,7 +46,8 @@ class Prepared:
 
     `channels_last`: 4-d inputs and outputs are NHWC. `binary_bytes`: the engine's stripped library
     and the model. `resident_bytes`: memory that the heap counter does not see; `peak_bytes`: all of
-    it, where nothing needs counting. `checker`: an ELF that turns in.bin into out.bin where
+    it, where nothing needs counting; `packed_bytes`: of weights as an engine packs them, where it
+    tells. `checker`: an ELF that turns in.bin into out.bin where
     `program` writes no results.
     """
 
@@ -54,6 +60,7 @@ class Prepared:
     binary_bytes: int = 0
     resident_bytes: int = 0
     peak_bytes: int | None = None
+    packed_bytes: int | None = None
     checker: Path | None = None
 
 

@@ -34,8 +34,9 @@ _PYTHON = {"PYTHONHOME": "/usr", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE
 @dataclass(frozen=True)
 class Row:
     """`cycles` and `ms` of one inference (ms at the board's clock, or by it), `peak_bytes` of heap,
-    arena and weights, `binary_bytes` of engine and model. `error` says why a figure is missing.
-    `max_rel_error`: of the outputs, also where it is the reason."""
+    arena and weights, `binary_bytes` of engine and model, `weights_bytes` of the network's
+    constants, and `packed_bytes` of them as packed, where that is known. `error` says why a figure
+    is missing. `max_rel_error`: of the outputs, also where it is the reason."""
 
     engine: str
     version: str
@@ -47,6 +48,8 @@ class Row:
     ms: float | None = None
     peak_bytes: int | None = None
     binary_bytes: int | None = None
+    weights_bytes: int | None = None
+    packed_bytes: int | None = None
     max_rel_error: float | None = None
     error: str = ""
 
@@ -108,7 +111,8 @@ def _figures(
         ] + prepared.resident_bytes
     return replace(
         row, cycles=cycles, ms=round(ms, 4), peak_bytes=peak,
-        binary_bytes=prepared.binary_bytes,
+        binary_bytes=prepared.binary_bytes, packed_bytes=prepared.packed_bytes,
+        weights_bytes=network.weights_bytes,
     )  # fmt: skip
 
 

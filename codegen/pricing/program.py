@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from codegen import __version__
 from codegen.board import Board
 from codegen.c_text import comment
-from codegen.emit import HEADERS, Call, Emitter, Sources, render
+from codegen.emit import HEADERS, Emitter, render
 from codegen.memory import Place, Schedule
 from codegen.pricing.trials import NUMBERS, Trial, emitter_of, is_data
 from codegen.regions import aligned, overwritable
 from codegen.resources import runtime_dir
 from codegen.schedule import Program, View, Weight
+from codegen.sources import Call, Sources
 from codegen.types import DType
 
 NAME = "bench"

@@ -12,12 +12,12 @@ from typing import Any
 
 from codegen.board import Board
 from codegen.build import compile_program, is_clang
-from codegen.emit import write
 from codegen.footprint import functions
 from codegen.pricing.program import Bench, microbench
 from codegen.pricing.trials import Trial
 from codegen.run import Job, Outcome, Runner
 from codegen.run.statistics import median
+from codegen.sources import write
 from codegen.store import Measurement
 from codegen.store.records import PARTS, conditions_text
 from codegen.toolchain import Toolchain

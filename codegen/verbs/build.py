@@ -11,7 +11,6 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from codegen.board import Board, load_board
 from codegen.build import Binary, compile_library
-from codegen.emit import write
 from codegen.errors import CodegenError
 from codegen.memory_map import svg
 from codegen.pipeline import Generated, Shapes, generate
@@ -19,6 +18,7 @@ from codegen.reference import Reference, random_inputs
 from codegen.report import make_report, print_report
 from codegen.resources import presets_file
 from codegen.run import Runner, pick_runner
+from codegen.sources import write
 from codegen.threads import check_one_thread
 from codegen.toolchain import Toolchain, find_toolchain
 from codegen.verbs.options import (
@@ -49,6 +49,13 @@ from codegen.verify import Case, CaseResult, Interface, check_case, load_cases
 @SHAPE
 @DTYPE
 @THREADS
+@click.option(
+    "--max-weights",
+    default="",
+    metavar="SIZE",
+    help="Pack weights into at most so many bytes (12M), or so many times the network's own "
+    "(1.1x), where that costs least time. Default: as fast as can be, however large.",
+)
 @click.option(
     "--name", default="", help="Prefix of files and C symbols. Default: the model's file name."
 )
@@ -83,6 +90,7 @@ def build(
     shapes: tuple[str, ...],
     dtype: str,
     threads: int | None,
+    max_weights: str,
     name: str,
     runner: str,
     host: str,
@@ -109,7 +117,9 @@ def build(
     toolchain = find_toolchain(target)
     with _stage(out) as stage, _progress(quiet or as_json) as progress:
         task = progress.add_task("importing")
-        generated = generate(model, target, plan_file, pinned, name, threads, dtype)
+        generated = generate(
+            model, target, plan_file, pinned, name, threads, dtype, max_weights
+        )
         if chosen and chosen.name == "virtual":
             check_one_thread(generated.plan.threads, "--runner")
         cases = _cases(generated, inputs, seeds) if verify else []

@@ -7,7 +7,9 @@ from codegen.peers.base import Engine
 from codegen.peers.engines import blas, emx, litert, mnn, ncnn, onnx2c, ort, ours
 
 ENGINES: Mapping[str, Engine] = {
-    m.ENGINE.name: m.ENGINE for m in (ours, ncnn, mnn, litert, ort, blas, emx, onnx2c)
+    e.name: e
+    for e in (ours.ENGINE, ours.COMPACT)
+    + tuple(m.ENGINE for m in (ncnn, mnn, litert, ort, blas, emx, onnx2c))
 }
 
 

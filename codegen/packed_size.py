@@ -1,0 +1,117 @@
+"""Bytes of a node's constants in the form in which a row's kernel reads them, before anything is
+packed: what packers in weights.py will make, from sizes alone."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from codegen.derive import DERIVED
+from codegen.errors import CodegenError
+from codegen.graph import Graph, Node
+from codegen.kernels import Kernel, Layer
+from codegen.types import DType
+
+# Sizes and parameters of a layer -> (elements of weights, length of a vector of biases).
+_Sizes = tuple[int, int]
+
+
+def packed_bytes(graph: Graph, node: Node, layer: Layer, row: Kernel) -> int:
+    """Bytes of weights, biases and slopes of `node` as `row` packs them; without a packer, the
+    constants as they are."""
+    slope = node.activation.slope if node.activation else ""
+    if not row.pack:
+        names = (t for t in (*node.inputs, slope) if t in graph.constants)
+        return sum(graph.constants[t].nbytes for t in names)
+    derived = DERIVED[row.derive](layer.dims, row.params) if row.derive else {}
+    weights, vector = _SIZES[row.pack](layer.dims, {**row.params, **derived})
+    elements = weights + vector * (2 if slope in graph.constants else 1)
+    return DType(layer.dtype).size * elements
+
+
+def weights_limit(text: str, graph: Graph) -> int:
+    """Bytes: "1500000", "1500K", "12M", or "1.1x" the bytes of the network's constants."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMx]?)", text)
+    if not match:
+        raise CodegenError(
+            "--max-weights",
+            repr(text),
+            "bytes (1500000, 1500K, 12M), or a multiple of the network's own weights (1.1x)",
+            "write e.g. --max-weights 1.1x",
+        )
+    units = {"": 1, "K": 1 << 10, "M": 1 << 20, "x": graph.weights_bytes}
+    return int(float(match[1]) * units[match[2]])
+
+
+def _up(n: int, unit: int) -> int:
+    return -(-n // unit) * unit
+
+
+def _taps(d: Mapping[str, Any]) -> int:
+    return d["kh"] * d["kw"]
+
+
+def _groups(d: Mapping[str, Any], unit: int) -> _Sizes:
+    """Column or row panels of each group."""
+    channels = d["groups"] * _up(d["m"] // d["groups"], unit)
+    return channels * _taps(d) * d["c"] // d["groups"], channels
+
+
+def _narrow(d: Mapping[str, Any], p: Mapping[str, Any]) -> _Sizes:
+    return _up(_taps(d) * d["c"], 4) * _up(d["m"], 4), _up(d["m"], 4)
+
+
+def _half(d: Mapping[str, Any], p: Mapping[str, Any]) -> _Sizes:
+    return _taps(d) * d["c"] * _up(d["m"], 8), _up(d["m"], 8)
+
+
+def _strassen(d: Mapping[str, Any], p: Mapping[str, Any]) -> _Sizes:
+    return p["products"] * d["c"] // 2 * _up(d["m"] // 2, 4), _up(d["m"], 4)
+
+
+def _depthwise(d: Mapping[str, Any], p: Mapping[str, Any]) -> _Sizes:
+    return d["m"] * _taps(d), d["m"]
+
+
+def _winograd(d: Mapping[str, Any], p: Mapping[str, Any]) -> _Sizes:
+    channels = _up(d["m"], p.get("last", p["nr"]))
+    return p["planes"] * p["depth"] * channels, channels
+
+
+def _chain(d: Mapping[str, Any], p: Mapping[str, Any]) -> _Sizes:
+    """All stages; the vector is the last stage's, which has the slopes."""
+    nr, e = p["nr"], d["e"]
+    first = d["ekh"] * d["ekw"] * d["c"]
+    window = (0, first, _up(first, 4))[d["expand"]]
+    sizes = _up(e, nr) * (window + 1) if window else 0
+    sizes += e * _taps(d)
+    if not d["project"]:
+        return sizes, _up(e, 4)
+    return sizes + _up(e, 4) + _up(d["m"], nr) * e, _up(d["m"], nr)
+
+
+def _transposed(d: Mapping[str, Any], p: Mapping[str, Any]) -> _Sizes:
+    return _up(d["m"], p["nr"]) * _taps(d) * d["c"], _up(d["m"], p["nr"])
+
+
+def _dense(d: Mapping[str, Any], unit: int) -> _Sizes:
+    return d["k"] * _up(d["n"], unit), _up(d["n"], unit)
+
+
+_SIZES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], _Sizes]] = {
+    "conv_panels_nhwc": lambda d, p: _groups(d, p["nr"]),
+    "conv_panels_nchw": lambda d, p: _groups(d, p["mr"]),
+    "conv_panels_narrow": _narrow,
+    "conv_panels_half": _half,
+    "conv_panels_strassen": _strassen,
+    "conv_taps_nhwc": _depthwise,
+    "conv_taps_nchw": _depthwise,
+    "conv_taps_c4": _depthwise,
+    "conv_taps_c16": _depthwise,
+    "conv_taps_c32": _depthwise,
+    "winograd_panels": _winograd,
+    "conv_chain": _chain,
+    "conv_transpose_panels": _transposed,
+    "dense_panels": lambda d, p: _dense(d, p["nr"]),
+    "dense_panels_narrow": lambda d, p: _dense(d, 4),
+    "dense_panels_half": lambda d, p: _dense(d, 8),
+}
