@@ -109,6 +109,7 @@ _SIZES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], _Sizes]] =
     "conv_taps_c16": _depthwise,
     "conv_taps_c32": _depthwise,
     "winograd_panels": _winograd,
+    "winograd_panels_half": _winograd,
     "conv_chain": _chain,
     "conv_transpose_panels": _transposed,
     "dense_panels": lambda d, p: _dense(d, p["nr"]),
