@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from codegen.graph import Node
 from codegen.layout import (
+    memory_shape,
     moves_nothing,
     permutation,
-    memory_shape,
     reshape_keeps,
     same_memory,
     transposition,

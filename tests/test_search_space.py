@@ -8,11 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codegen.groups import regroup
-from codegen.heuristic import default_plan
 from codegen.models.architectures import build
 from codegen.onnx_import import translate
 from codegen.passes import optimise
-from codegen.pipeline import load_graph
 from codegen.plan import Plan, check_plan
 from codegen.pricing import plan_parts
 from codegen.schedule import lower
@@ -21,7 +19,7 @@ from rl.assignment import choices_of, cost_of, plan_of, repaired, steps_of
 from rl.space import Space
 from rl.walk import Walk
 from tests.random_graphs import networks
-from tests.search_cases import BOARD, VWW, invented, wander
+from tests.search_cases import BOARD, invented, wander
 
 SHA = "0" * 64
 QUICK = settings(deadline=None, max_examples=150, derandomize=True, database=None)
