@@ -10,7 +10,7 @@ idea on graphs in general is PBQP (Anderson and Gregg, CGO 2018).
 from dataclasses import dataclass
 
 from rl.assignment import Choices
-from rl.reward import Goal
+from rl.reward import LATENCY, Goal
 from rl.walk import Walk
 
 _MOST_STATES = 20_000
@@ -27,7 +27,9 @@ class Optimum:
     states: int
 
 
-def optimum(walk: Walk, goal: Goal = Goal(), most_states: int = _MOST_STATES) -> Optimum | None:
+def optimum(
+    walk: Walk, goal: Goal = LATENCY, most_states: int = _MOST_STATES
+) -> Optimum | None:
     """The plan of least value, within the goal's hard limit of memory; None where no plan is."""
     best: dict[int, float] = {walk.start: 0.0}
     came: list[dict[int, tuple[int, int]]] = []  # per stage: state after -> (state before, action)

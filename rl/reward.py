@@ -15,9 +15,9 @@ from rl.walk import Move
 
 @dataclass(frozen=True)
 class Goal:
-    """`flash_price`: units of latency per byte of code and weights. `max_held`: bytes of activations
-    and scratch that a step may use (0: any). `over`: what exceeding it by its own size costs;
-    infinite forbids it, a finite number lets an agent learn where the limit lies."""
+    """`flash_price`: units of latency per byte of code and weights. `max_held`: bytes of
+    activations and scratch that a step may use (0: any). `over`: what exceeding it by its own size
+    costs; infinite forbids it, a finite number lets an agent learn where the limit lies."""
 
     flash_price: float = 0.0
     max_held: int = 0
@@ -34,6 +34,9 @@ class Goal:
         if self.max_held and excess > 0:
             cost += self.over * excess / self.max_held
         return cost
+
+
+LATENCY = Goal()  # nothing else counts
 
 
 def reward(cost: float, scale: float) -> float:

@@ -101,7 +101,7 @@ class Walk:
 
     def _find_actions(self, stage: int, number: int) -> tuple[int, ...]:
         here = self.stages[stage]
-        taken = _inside(self.state(stage, number), here.name, self.stages)
+        taken = _inside(self.state(stage, number), here.name)
         if not here.actions or taken:
             return (-1,)
         return tuple(
@@ -275,9 +275,8 @@ class _Step:
         other = have.layout != layout and len(self.graph.tensors[tensor].shape) > 2
         if have.copy == _VIEW_COPY if other else have.view:
             return False
-        if not whole:
-            if not (pixels and have.pitch and not other):
-                return False
+        if not whole and not (pixels and have.pitch and not other):
+            return False
         mark = have._replace(copy=_VIEW_COPY) if other else have._replace(view=True)
         self.held[tensor] = mark
         self.parts.add(tensor)
@@ -294,7 +293,7 @@ def _classes(actions: tuple[Action, ...]) -> list[int]:
     ]  # fmt: skip
 
 
-def _inside(state: State, name: str, stages: tuple) -> bool:
+def _inside(state: State, name: str) -> bool:
     """Is a node part of a group that was begun?"""
     return any(isinstance(what, Action) and name in what.group for _, what in state)
 
