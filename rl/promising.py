@@ -30,6 +30,9 @@ class Selection:
     everything: bool = False
 
 
+_DEFAULT = Selection()
+
+
 def places(graph: Graph) -> Iterator[tuple[Graph, Node]]:
     """Every node that needs a kernel, and every group as the node that it becomes, with the network
     in which it is one."""
@@ -40,22 +43,23 @@ def places(graph: Graph) -> Iterator[tuple[Graph, Node]]:
 
 
 def wanted(
-    graph: Graph, board: Board, layers: list[Signature], selection: Selection = Selection()
-) -> dict[Signature, set[str]]:
-    """The kernels to measure for each of `layers` (codegen.pricing.layer_names)."""
-    by_layer: dict[Signature, set[str]] = {s: set() for s in layers}
+    graph: Graph, board: Board, layers: list[Signature], selection: Selection = _DEFAULT
+) -> dict[Signature, list[str]]:
+    """The kernels to measure for each of `layers` (codegen.pricing.layer_names), the most promising
+    first."""
+    out: dict[Signature, list[str]] = {s: [] for s in layers}
     if not selection.everything:
         known = load_recorded(board.core)
         for whole, node in places(graph):
             signature = signature_of(whole, node)
-            if not by_layer[signature]:
-                best = known.get(signature.key, {})
-                by_layer[signature] |= {row for row, _ in best.values()}
-                by_layer[signature] |= _promising_rows(whole, node, board, selection)
-    for signature, rows in by_layer.items():
+            if not out[signature]:
+                best = sorted(known.get(signature.key, {}).values(), key=lambda b: b[1])
+                rows = [row for row, _ in best] + _promising_rows(whole, node, board, selection)
+                out[signature] = list(dict.fromkeys(rows))
+    for signature, rows in out.items():
         if selection.everything or signature.op == CONVERT:
-            rows |= {t.candidate.kernel for t in trials(signature, board)}
-    return by_layer
+            rows += dict.fromkeys(t.candidate.kernel for t in trials(signature, board))
+    return out
 
 
 def promising(
@@ -68,20 +72,21 @@ def promising(
     return [(cost, r) for cost, _, r in ranked[:most] if cost <= factor * ranked[0][0]]
 
 
-def _promising_rows(graph: Graph, node: Node, board: Board, selection: Selection) -> set[str]:
+def _promising_rows(graph: Graph, node: Node, board: Board, selection: Selection) -> list[str]:
     ranked = [
         promising(graph, node, board, layout, selection.factor, selection.most)
         for layout in layouts_of(graph, node)
     ]
     ranked = [r for r in ranked if r]
     least = min((r[0][0] for r in ranked), default=0.0)
-    out = set()
-    for rows in ranked:
-        most = selection.most if rows[0][0] == least else selection.rest
-        out |= {r.name for _, r in rows[:most]}
+    chosen = [
+        pair for rows in ranked
+        for pair in rows[: selection.most if rows[0][0] == least else selection.rest]
+    ]  # fmt: skip
+    out = [r.name for _, r in sorted(chosen, key=lambda p: (p[0], p[1].name))]
     if node.op == "Transpose":  # its rows depend on where the input lies, too
-        out |= {
+        out += [
             r.name for come in LAYOUTS for go in LAYOUTS
             for r in candidates(layer_of(graph, node, go, come), board)
-        }  # fmt: skip
+        ]  # fmt: skip
     return out
