@@ -64,7 +64,8 @@ def price_network(
     prices = price_signatures(list(rows), board, runner, store, rows, count, settings)
     for signature, found in known.items():  # also what an earlier search measured
         prices[signature] = {**found, **prices[signature]}
-    table = table_of(prices, board.name, "warm" if settings.warm else "cold")
+    unit = "cycles" if runner.name == "virtual" else "ns"
+    table = table_of(prices, board.name, "warm" if settings.warm else "cold", unit)
     if most:  # what was left out may still be chosen, and is then measured in the whole network
         table = filled(table, formula_table(graph, board))
     return Priced(table, sum(map(len, prices.values())), measured, failures(table, names))

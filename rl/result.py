@@ -57,6 +57,8 @@ def summary(request: Request, tuned: Tuned) -> dict[str, Any]:
 def why(tuned: Tuned) -> str:
     """Why table and reality differ by more than 5 %, if they do."""
     f = tuned.chosen
+    if f.measured.error:
+        return f.measured.error
     if not f.predicted:
         return "the table lacks prices of this plan" if f.predicted is None else ""
     ratio = f.measured.cost / f.predicted

@@ -59,14 +59,15 @@ class Table:
         return "{\n" + "\n".join(lines) + '\n"layers": {\n' + ",\n".join(rows) + "\n}}\n"
 
 
-def table_of(prices: Prices, board: str, weights: str) -> Table:
-    """What was measured, as a table."""
+def table_of(prices: Prices, board: str, weights: str, unit: str = "cycles") -> Table:
+    """What was measured, as a table; `unit` where nothing was."""
     layers = {
         s.key: {str(c): price_of(m) for c, m in found.items()} for s, found in prices.items()
     }
     measured = [m for found in prices.values() for m in found.values() if not m.error]
-    counted = all(m.cycles is not None for m in measured)
-    return Table(board, "cycles" if counted else "ns", weights, layers)
+    if measured:
+        unit = "cycles" if all(m.cycles is not None for m in measured) else "ns"
+    return Table(board, unit, weights, layers)
 
 
 def price_of(measured: Measurement) -> Price:

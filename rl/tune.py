@@ -12,9 +12,10 @@ from codegen.errors import CodegenError
 from codegen.graph import Graph
 from codegen.groups import regroup
 from codegen.memory import allocate
-from codegen.pipeline import Generated, Shapes, generate, load_graph, model_hash
+from codegen.pipeline import Generated, Shapes, finish, generate, load_graph, model_hash
 from codegen.plan import Plan
 from codegen.pricing import Settings, plan_parts, warm_weights
+from codegen.pricing.trials import is_flat
 from codegen.run import Runner
 from codegen.schedule import lower
 from codegen.signature import Signature
@@ -22,11 +23,12 @@ from codegen.store import Store
 from codegen.toolchain import Toolchain
 from rl.agents import Agent, Budget, Found, Problem, make_agent
 from rl.assignment import Choices, plan_of
+from rl.correction import predicted
 from rl.exact import Optimum, optimum
 from rl.finalists import Contest, Finalist, run_contest
 from rl.limits import Limits, flash_of, goal_for
 from rl.measure import Priced, price_network
-from rl.network import Bench
+from rl.network import Bench, EndToEnd
 from rl.promising import Selection
 from rl.reward import Goal
 from rl.space import Space, build_space
@@ -119,7 +121,7 @@ def tune(request: Request, tools: Tools) -> Tuned:
     first = [(agent.name, plan_of(space, found.choices, sha)),
              ("exact", plan_of(space, best.choices, sha)),
              ("greedy", plan_of(space, greedy.choices, sha)),
-             ("default", bare(default.plan))]  # fmt: skip
+             ("default", bare(default))]  # fmt: skip
 
     def propose(table: Table) -> Iterator[tuple[str, Plan]]:
         yield from _proposals(request, agent, goal, build_space(graph, request.board, table), sha,
@@ -128,11 +130,21 @@ def tune(request: Request, tools: Tools) -> Tuned:
     rounds, stable = 0, False
     with interrupts.caught():
         rounds, stable = run_contest(contest, first, propose, ROUNDS, interrupts.stopped)
-    chosen = choose(contest, request.limits, request.board, priced.table.unit)
+    if interrupts.stopped() and not contest.sound():
+        chosen = _not_run(contest, *first[0])
+    else:
+        chosen = choose(contest, request.limits, request.board, priced.table.unit)
     return Tuned(
         chosen, tuple(contest.finalists.values()), space, priced, found, best, goal,
         contest.learnt, tuple(contest.wrong), rounds, stable, interrupts.stopped(),
     )  # fmt: skip
+
+
+def _not_run(contest: Contest, name: str, plan: Plan) -> Finalist:
+    """The plan of the agent, when there was no time to run any."""
+    generated = finish(contest.graph, plan, contest.bench.board, contest.bench.model.name)
+    measured = EndToEnd(0.0, (), generated.schedule.arena_bytes, 0, "not run: interrupted")
+    return Finalist((name,), generated, predicted(generated, contest.table), measured)
 
 
 class Interrupts:
@@ -200,9 +212,15 @@ def _proposals(
     yield "exact, corrected", plan_of(space, best.choices, sha)
 
 
-def bare(plan: Plan) -> Plan:
-    """A plan's decisions, without what lowering filled in."""
-    return replace(plan, order=(), conversions=(), predicted={})
+def bare(generated: Generated) -> Plan:
+    """A plan's decisions, without what lowering filled in; layouts that mean nothing are ONNX
+    order, as in the space, so that equal plans are equal."""
+    graph, plan = generated.graph, generated.plan
+    nodes = {
+        n.name: replace(c, layout="nchw") if is_flat(graph, n) else c
+        for n in graph.nodes if (c := plan.nodes.get(n.name))
+    }  # fmt: skip
+    return replace(plan, nodes=nodes, order=(), conversions=(), predicted={})
 
 
 def true_arena(graph: Graph, plan: Plan, board: Board) -> int:
