@@ -33,7 +33,7 @@ class Quick(LocalRunner):
     """Whole networks are run for milliseconds, and no run is noisy."""
 
     def run(self, job: Job, board) -> Outcome:
-        if job.program.name != "bench":
+        if job.args or "tiny_run" not in {f.name for f in functions(job.program)}:
             return super().run(job, board)
         outcome = super().run(dataclasses.replace(job, args=("5", "0", "0.01")), board)
         return dataclasses.replace(outcome, report={**outcome.report, "runs_ns": [1000.0] * 8})
@@ -237,8 +237,8 @@ def test_the_verb_writes_a_plan_that_builds(tuned_once, tmp_path):
 @needs_cross
 def test_a_bundled_network_on_the_virtual_board(tmp_path):
     out = tmp_path / "out"
-    args = ["tune", str(MODELS / "mlperf_kws_dscnn.onnx"), "--board", "jetson-nano-cpu", "--out",
-            str(out), "--store", str(tmp_path / "store"), "--budget", "24meas"]  # fmt: skip
+    args = ["tune", str(MODELS / "mnist8.onnx"), "--board", "jetson-nano-cpu", "--out",
+            str(out), "--store", str(tmp_path / "store"), "--budget", "12meas"]  # fmt: skip
     first = CliRunner().invoke(cli, args)
     assert first.exit_code == 0, first.output
     plan, told = (out / "plan.json").read_bytes(), json.loads((out / "tune.json").read_text())
