@@ -3,6 +3,7 @@ trying searches, and as the prior of what is worth measuring."""
 
 from codegen.board import Board
 from codegen.cost import cycles
+from codegen.derive import DERIVED
 from codegen.graph import Graph, Tensor
 from codegen.kernels import Kernel, Layer, candidates
 from codegen.layer import layer_of
@@ -29,7 +30,9 @@ def formula_table(graph: Graph, board: Board) -> Table:
                     if row.layout in ("any", layout):
                         name = str(Candidate(row.name, layout, come or layout))
                         cost = cycles(whole, node, layer, row, board)
-                        found[name] = Price(cost, flash_bytes=flash, guessed=True)
+                        derived = DERIVED[row.derive](layer.dims, row.params) if row.derive else {}
+                        scratch = 4 * derived.get("scratch_floats", 0)
+                        found[name] = Price(cost, scratch, flash, guessed=True)
     for tensor in graph.tensors.values():
         if tensor.name not in graph.constants and len(tensor.shape) > 2:
             for come, go in zip(LAYOUTS, LAYOUTS[::-1], strict=True):

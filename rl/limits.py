@@ -6,8 +6,9 @@ anything, keeps the user's. Flash is a sum: its price is raised until the best p
 (Lagrangian relaxation: plans between two on the convex hull are not found).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from codegen.errors import CodegenError
 from rl.assignment import Choices, steps_of
@@ -15,7 +16,7 @@ from rl.exact import optimum
 from rl.reward import LATENCY, Goal
 from rl.walk import Walk
 
-_TRIES = 12
+_STEP, _TRIES = 0.01, 200  # by how much the limit on the estimate falls, and how often
 _STEPS = 40  # halvings of the price of flash
 
 
@@ -48,38 +49,39 @@ def flash_of(walk: Walk, choices: Choices) -> int:
     return sum(s.flash for s in steps_of(walk, choices))
 
 
+def tightened(
+    walk: Walk, goal: Goal = LATENCY, step: float = 0.0
+) -> Iterator[tuple[Goal, Choices]]:
+    """The best plans under ever smaller limits of memory in use, until there is none: each limit is
+    below what the plan before needs, by the part `step` of it or by a byte (the epsilon-constraint
+    method, exact for the estimate)."""
+    while True:
+        best = optimum(walk, goal)
+        if best is None:
+            return
+        yield goal, best.choices
+        peak = peak_of(walk, best.choices)
+        goal = replace(goal, max_held=max(1, min(peak - 1, int(peak * (1 - step)))))
+
+
+def peak_of(walk: Walk, choices: Choices) -> int:
+    """Estimated bytes of activations and scratch at the step that needs most."""
+    return max((s.held + s.scratch for s in steps_of(walk, choices)), default=0)
+
+
 def _within_arena(walk: Walk, limit: int, arena: Arena) -> Goal:
-    best = optimum(walk)
-    if best is None or arena(best.choices) <= limit:
-        return LATENCY
-    estimate = max(s.held + s.scratch for s in steps_of(walk, best.choices))
-    least = arena(best.choices)
-    held = max(1, int(limit * estimate / least))
-    kept: Goal | None = None
-    low, high = 0, estimate  # too small for any plan or needlessly small; too large
-    for _ in range(_TRIES):
-        goal = Goal(max_held=held)
-        found = optimum(walk, goal)
-        size = arena(found.choices) if found else None
-        if size is not None:
-            least = min(least, size)
-        if size is not None and size > limit:
-            high = held
-        else:
-            low = held
-            if size is not None:
-                kept = goal
-        held = (low + high) // 2
-        if high - low < max(64, estimate // 1000):
-            break
-    if kept is None:
-        raise CodegenError(
-            "--max-arena",
-            f"{limit} bytes are not enough; the smallest plan found needs {least}",
-            "an arena that some plan fits in",
-            "allow more",
-        )
-    return kept
+    least = 0
+    for goal, choices in islice(tightened(walk, step=_STEP), _TRIES):
+        size = arena(choices)
+        if size <= limit:
+            return goal
+        least = min(least or size, size)
+    raise CodegenError(
+        "--max-arena",
+        f"{limit} bytes are not enough; the smallest plan found needs {least}",
+        "an arena that some plan fits in",
+        "allow more",
+    )
 
 
 def _within_flash(walk: Walk, goal: Goal, limit: int, said: int) -> Goal:

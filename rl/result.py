@@ -7,8 +7,13 @@ from typing import Any
 
 from codegen.models.fetch import write_atomically
 from codegen.plan import Plan
+from rl import explain as explanation
+from rl import front_file
+from rl.assignment import choices_of
+from rl.explain import explain
 from rl.finalists import Finalist
 from rl.tune import Request, Tuned, milliseconds
+from rl.walk import Walk
 
 _POINTS = 200  # of a learning curve
 
@@ -105,9 +110,16 @@ def _thinned(curve: tuple[float, ...]) -> list[list[float]]:
 
 
 def write_results(folder: Path, request: Request, tuned: Tuned) -> None:
-    """plan.json, tune.json and the price table, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "plan.json", plan_with_figures(tuned).to_json().encode())
-    write_atomically(folder / "table.json", tuned.priced.table.to_json().encode())
-    text = json.dumps(summary(request, tuned), indent=1) + "\n"
-    write_atomically(folder / "tune.json", text.encode())
+    """plan.json, explain.json, table.json, front.json where one was asked for, and last tune.json;
+    each whole or not at all."""
+    board, plan = tuned.space.board, plan_with_figures(tuned)
+    ms = milliseconds(1.0, tuned.priced.table.unit, board)
+    files = {"plan.json": plan.to_json(), "table.json": tuned.priced.table.to_json()}
+    choices = choices_of(tuned.space, plan)
+    rows = explain(Walk(tuned.space), choices, ms) if choices else []
+    files[explanation.FILE] = explanation.to_text(plan, board.name, rows)
+    if request.pareto:
+        files[front_file.FILE] = front_file.to_text(tuned.finalists, request.pareto, board, ms)
+    files["tune.json"] = json.dumps(summary(request, tuned), indent=1) + "\n"
+    for name, text in files.items():
+        write_atomically(folder / name, text.encode())

@@ -5,6 +5,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from codegen.board import Board
@@ -29,6 +30,7 @@ from rl.finalists import Contest, Finalist, run_contest
 from rl.limits import Limits, flash_of, goal_for
 from rl.measure import Priced, price_network
 from rl.network import Bench, EndToEnd
+from rl.pareto import Point, front
 from rl.promising import Selection
 from rl.reward import Goal
 from rl.space import Space, build_space
@@ -36,6 +38,7 @@ from rl.table import Table
 from rl.walk import Walk
 
 ROUNDS = 4  # of measuring, learning and searching again
+POINTS = 8  # of a front that are measured
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Request:
     jobs: int = 0
     selection: Selection = Selection()
     timeout_s: float = 1800.0
+    pareto: tuple[str, ...] = ()  # axes of the front that is wanted, too
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ def tune(request: Request, tools: Tools) -> Tuned:
     space = build_space(graph, request.board, priced.table)
     walk = Walk(space)
 
+    @cache
     def arena(choices: Choices) -> int:
         return true_arena(graph, plan_of(space, choices, sha), request.board)
 
@@ -130,6 +135,8 @@ def tune(request: Request, tools: Tools) -> Tuned:
     rounds, stable = 0, False
     with interrupts.caught():
         rounds, stable = run_contest(contest, first, propose, ROUNDS, interrupts.stopped)
+        for point in _thinned(front(walk, request.pareto, arena)) if request.pareto else ():
+            contest.enter("front", plan_of(space, point.choices, sha))
     if interrupts.stopped() and not contest.sound():
         chosen = _not_run(contest, *first[0])
     else:
@@ -186,6 +193,14 @@ def _price(
     with interrupts.caught():
         return price(request.budget.measurements)
     return price(-1)  # what is known by now
+
+
+def _thinned(points: list[Point]) -> list[Point]:
+    """Both ends of a front and some between them: each is built and run."""
+    if len(points) <= POINTS:
+        return points
+    at = {round(i * (len(points) - 1) / (POINTS - 1)) for i in range(POINTS)}
+    return [points[i] for i in sorted(at)]
 
 
 def exact_of(walk: Walk, goal: Goal) -> Optimum:

@@ -71,6 +71,7 @@ class Walk:
         self.space = space
         self.stages = space.stages
         self._facts = _facts(space)
+        self._makes = {s.name: tuple(filter(None, s.node.outputs)) for s in self.stages}
         self._states: list[dict[State, int]] = [{} for _ in range(len(self.stages) + 1)]
         self._listed: list[list[State]] = [[] for _ in self._states]
         self._moves: dict[tuple[int, int, int], Move] = {}
@@ -209,6 +210,9 @@ class _Step:
                 facts = self.walk._facts[tensor]
                 own = not facts.given and tensor not in self.parts
                 total += facts.bytes * (int(own) + int(what.copy == _OWN_COPY))
+            else:  # what a group leaves is written while its first node is
+                made = self.walk._makes[what.group[-1]]
+                total += sum(f.bytes for t in made if not (f := self.walk._facts[t]).given)
         return total
 
     def _held(self, tensor: str) -> Held:

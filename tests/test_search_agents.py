@@ -8,7 +8,7 @@ from codegen.errors import CodegenError
 from codegen.models.architectures import build
 from codegen.onnx_import import translate
 from codegen.passes import optimise
-from rl.agents import AGENTS, Budget, Problem, make_agent, parse_budget
+from rl.agents import LIGHT, Budget, Problem, make_agent, parse_budget
 from rl.agents.plans import plan_value
 from rl.agents.qlearning import QLearning
 from rl.agents.walkers import RandomSearch
@@ -33,7 +33,7 @@ def network(name: str) -> Walk:
     return Walk(build_space(graph, BOARD, formula_table(graph, BOARD)))
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", LIGHT)
 def test_an_agent_returns_a_valid_plan_and_its_value(name, walk):
     found = make_agent(name).search(Problem(walk, seed=1, budget=FEW))
     assert found.value == pytest.approx(cost_of(walk, found.choices))
@@ -42,7 +42,7 @@ def test_an_agent_returns_a_valid_plan_and_its_value(name, walk):
     assert found.value >= optimum(walk).value * (1 - 1e-9)
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", LIGHT)
 def test_the_seed_decides(name, walk):
     again = [make_agent(name).search(Problem(walk, seed=3, budget=FEW)) for _ in range(2)]
     assert again[0] == again[1]

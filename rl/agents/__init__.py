@@ -6,13 +6,18 @@ from codegen.errors import CodegenError
 from rl.agents.annealing import Annealing
 from rl.agents.base import Agent, Budget, Found, Problem, parse_budget
 from rl.agents.evolution import Evolution
+from rl.agents.learned import Learned
 from rl.agents.optimal import Exact
 from rl.agents.qlearning import QLearning
 from rl.agents.rules import RULES, Library
 from rl.agents.walkers import Fastest, Greedy, RandomSearch
 
+# these need the extra [rl]
+LEARNED: dict[str, Callable[[], Agent]] = {
+    n: (lambda n=n: Learned(n)) for n in ("dqn", "ppo", "maskable_ppo")
+}
 _LIBRARIES: dict[str, Callable[[], Agent]] = {n: (lambda n=n: Library(n)) for n in RULES}
-AGENTS: dict[str, Callable[[], Agent]] = {
+LIGHT: dict[str, Callable[[], Agent]] = {
     "qlearning": QLearning,
     "exact": Exact,
     "greedy": Greedy,
@@ -22,6 +27,7 @@ AGENTS: dict[str, Callable[[], Agent]] = {
     "evolution": Evolution,
     **_LIBRARIES,
 }
+AGENTS = {**LIGHT, **LEARNED}
 
 
 def make_agent(name: str) -> Agent:
@@ -31,4 +37,5 @@ def make_agent(name: str) -> Agent:
     return AGENTS[name]()
 
 
-__all__ = ["AGENTS", "Agent", "Budget", "Found", "Problem", "make_agent", "parse_budget"]
+__all__ = ["AGENTS", "LEARNED", "LIGHT", "Agent", "Budget", "Found", "Problem", "make_agent",
+           "parse_budget"]  # fmt: skip

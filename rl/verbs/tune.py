@@ -32,12 +32,12 @@ from codegen.verbs.options import (
 )
 from rl.agents import AGENTS, make_agent, parse_budget
 from rl.limits import Limits
+from rl.pareto import parse_axes
 from rl.promising import Selection
 from rl.result import summary, write_results
 from rl.tune import Request, Tools, Tuned
 from rl.tune import tune as search
-
-_SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20}
+from rl.verbs.sizes import parse_bytes, parse_ms
 
 
 @click.command()
@@ -59,6 +59,9 @@ _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20}
 @click.option("--max-arena", default="", metavar="BYTES", help="Largest arena, e.g. 512k or 2M.")
 @click.option("--max-flash", default="", metavar="BYTES", help="Largest code and weights.")
 @click.option("--max-latency", default=0.0, metavar="MS", help="Longest run, in milliseconds.")
+@click.option("--pareto", default="", metavar="AXES",
+              help="Also write front.json: plans between the extremes of latency, arena and flash "
+              "(e.g. latency,arena), for `codegen pick`.")  # fmt: skip
 @click.option("--all-candidates", is_flag=True,
               help="Measure every candidate, not only promising ones.")  # fmt: skip
 @click.option(
@@ -93,6 +96,7 @@ def tune(
     max_arena: str,
     max_flash: str,
     max_latency: float,
+    pareto: str,
     all_candidates: bool,
     runner: str,
     hosts: tuple[str, ...],
@@ -115,12 +119,11 @@ def tune(
     """
     target = load_board(board)
     make_agent(agent)
-    limits = Limits(
-        _bytes("--max-arena", max_arena), _bytes("--max-flash", max_flash), _positive(max_latency)
-    )
+    limits = Limits(parse_bytes("--max-arena", max_arena), parse_bytes("--max-flash", max_flash),
+                    parse_ms("--max-latency", max_latency))  # fmt: skip
     request = Request(
         model, target, parse_shapes(shapes), agent, parse_budget(budget), seed, limits, weights,
-        jobs, Selection(everything=all_candidates), timeout,
+        jobs, Selection(everything=all_candidates), timeout, parse_axes(pareto) if pareto else (),
     )  # fmt: skip
     out = out or Path("build") / f"{model.stem}-{target.name}-tuned"
     _check_out(out)
@@ -144,25 +147,6 @@ def tune(
         console(quiet).print(f"{out / 'plan.json'} ({time.monotonic() - start:.0f} s)")
         _show(result, quiet, verbose, tuned)
     return 0
-
-
-def _bytes(option: str, text: str) -> int:
-    """512k, 2M or 1000000; 0 for nothing."""
-    if not text:
-        return 0
-    unit = text[-1].lower() if text[-1].isalpha() else ""
-    number = text[: len(text) - len(unit)]
-    if unit not in _SIZES or not number.isdigit() or not int(number):
-        raise CodegenError(
-            option, f"{text!r}", "a positive number of bytes, with k or M", "write e.g. 512k"
-        )
-    return int(number) * _SIZES[unit]
-
-
-def _positive(ms: float) -> float:
-    if ms < 0:
-        raise CodegenError("--max-latency", f"{ms:g}", "a positive time in ms", "correct it")
-    return ms
 
 
 def _check_out(out: Path) -> None:
