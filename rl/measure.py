@@ -11,6 +11,7 @@ from codegen.pricing.trials import trials
 from codegen.run import Runner
 from codegen.signature import Signature
 from codegen.store import Store
+from rl.active import select
 from rl.formula import formula_table
 from rl.guess import filled
 from rl.promising import Selection, wanted
@@ -52,23 +53,56 @@ def price_network(
         found = rows.setdefault(signature, [])
         found[:0] = sorted(set(kernels) - set(found))
     known = known_prices(list(rows), board, runner, store, settings)
-    if most:
-        rows = _first(rows, known, board, max(0, most))
-    measured = 0
-
-    def count(done: int, of: int) -> None:
-        nonlocal measured
-        measured = max(measured, of)
-        progress(done, of)
-
-    prices = price_signatures(list(rows), board, runner, store, rows, count, settings)
-    for signature, found in known.items():  # also what an earlier search measured
-        prices[signature] = {**found, **prices[signature]}
+    board_of = _Board(board, runner, store, settings, progress, known)
+    weights = "warm" if settings.warm else "cold"
     unit = "cycles" if runner.name == "virtual" else "ns"
-    table = table_of(prices, board.name, "warm" if settings.warm else "cold", unit)
-    if most:  # what was left out may still be chosen, and is then measured in the whole network
-        table = filled(table, formula_table(graph, board))
-    return Priced(table, sum(map(len, prices.values())), measured, failures(table, names))
+
+    def table() -> Table:
+        return table_of(board_of.known, board.name, weights, unit)
+
+    if selection.how == "active":
+        left = most if most else 10**9
+        board_of.measure(more or {}, left)
+        done = select(graph, board, formula_table(graph, board), table(),
+                      lambda m: board_of.measure(m, left) or table())  # fmt: skip
+    else:
+        board_of.measure(_first(rows, known, board, max(0, most)) if most else rows, 10**9)
+        done = table()
+    if most or selection.how == "active":
+        # what was left out may still be chosen, and is then measured in the whole network
+        done = filled(done, formula_table(graph, board))
+    count = sum(map(len, board_of.known.values()))
+    return Priced(done, count, board_of.measured, failures(done, names))
+
+
+class _Board:
+    """What is `known` of a network's layers, and how many candidates had to be `measured`."""
+
+    def __init__(
+        self, board: Board, runner: Runner, store: Store, settings: Settings,
+        progress: Callable[[int, int], None], known: Prices,
+    ):  # fmt: skip
+        self._place = board, runner, store
+        self._settings, self._progress = settings, progress
+        self.known: Prices = {s: dict(found) for s, found in known.items()}
+        self.measured = 0
+
+    def measure(self, rows: Rows, most: int) -> None:
+        """Price these rows, as long as fewer than `most` candidates were measured."""
+        if not rows or self.measured >= most:
+            return
+        board, runner, store = self._place
+        before, new = self.measured, 0
+
+        def count(done: int, of: int) -> None:
+            nonlocal new
+            new = max(new, of)
+            self._progress(before + done, before + of)
+
+        prices = price_signatures(list(rows), board, runner, store, rows, count, self._settings)
+        self.measured = before + new
+        for signature, found in prices.items():
+            self.known.setdefault(signature, {}).update(found)
 
 
 def _first(

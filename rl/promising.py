@@ -22,12 +22,18 @@ from rl.space import layouts_of
 class Selection:
     """Candidates that are expected to take `factor` times what the best one in their layout does,
     or less, and of those at most `most`; `rest` in the layout that is expected to be the slower.
-    `everything`: no selection."""
+    `how`: `promising` measures those, `active` what may still change the plan (rl/active.py),
+    `all` everything."""
 
     factor: float = 1.5
     most: int = 4
     rest: int = 2
-    everything: bool = False
+    how: str = "promising"
+
+    @property
+    def everything(self) -> bool:
+        """No selection."""
+        return self.how == "all"
 
 
 _DEFAULT = Selection()

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import random
 
 import pytest
 from click.testing import CliRunner
@@ -13,6 +15,7 @@ from codegen.errors import CodegenError
 from codegen.pipeline import finish, load_graph
 from codegen.plan import read_plan
 from codegen.pricing import plan_parts
+from rl.active import select
 from rl.assignment import choices_of, cost_of, plan_of, repaired, steps_of
 from rl.correction import Observation, corrected, observe, predicted, without
 from rl.exact import optimum
@@ -85,6 +88,37 @@ def test_guesses_follow_what_a_row_took(walk):
     cost, spread = learn(measured, formula).expect("a row never seen", 10.0)
     assert cost == pytest.approx(30.0, rel=0.15)
     assert spread > 0
+
+
+def test_active_measuring_finds_the_optimum_with_fewer_measurements(vww):
+    """The truth is the formula, distorted per row and per candidate."""
+    graph, formula, rng = vww.space.graph, vww.space.table, random.Random(4)
+    rows = {n.split()[0] for found in formula.layers.values() for n in found}
+    factor = {row: math.exp(rng.gauss(0, 0.3)) for row in sorted(rows)}
+    truth = dataclasses.replace(formula, layers={
+        key: {n: Price(p.cost * factor[n.split()[0]] * math.exp(rng.gauss(0, 0.05)))
+              for n, p in sorted(found.items())}
+        for key, found in formula.layers.items()
+    })  # fmt: skip
+    known: dict[str, dict[str, Price]] = {}
+
+    def measure(wanted):
+        for signature, kernels in wanted.items():
+            known.setdefault(signature.key, {}).update(
+                (n, p) for n, p in truth.layers[signature.key].items() if n.split()[0] in kernels
+            )
+        return dataclasses.replace(truth, layers={k: dict(v) for k, v in known.items()})
+
+    nothing = dataclasses.replace(truth, layers={})
+    table = select(graph, BOARD, formula, nothing, measure)
+    measured = sum(map(len, table.layers.values()))
+    assert 0 < measured < 0.4 * sum(map(len, truth.layers.values()))
+    found = Walk(build_space(graph, BOARD, filled(table, formula)))
+    plan = plan_of(found.space, optimum(found).choices, "")
+    real = Walk(build_space(graph, BOARD, truth))
+    assert cost_of(real, choices_of(real.space, plan)) <= 1.03 * optimum(real).value
+    stuck = select(graph, BOARD, formula, nothing, lambda wanted: nothing)
+    assert stuck == nothing  # a budget of no measurements
 
 
 # ---- corrections ----

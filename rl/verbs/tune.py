@@ -62,8 +62,14 @@ from rl.verbs.sizes import parse_bytes, parse_ms
 @click.option("--pareto", default="", metavar="AXES",
               help="Also write front.json: plans between the extremes of latency, arena and flash "
               "(e.g. latency,arena), for `codegen pick`.")  # fmt: skip
-@click.option("--all-candidates", is_flag=True,
-              help="Measure every candidate, not only promising ones.")  # fmt: skip
+@click.option(
+    "--measure",
+    type=click.Choice(["promising", "active", "all"]),
+    default="promising",
+    show_default=True,
+    help="Which candidates: those that the cost formula finds promising, those that may still "
+    "change the plan by a cost model learnt on the way (fewest), or all.",
+)
 @click.option(
     "--runner",
     default="",
@@ -97,7 +103,7 @@ def tune(
     max_flash: str,
     max_latency: float,
     pareto: str,
-    all_candidates: bool,
+    measure: str,
     runner: str,
     hosts: tuple[str, ...],
     accept_host_key: bool,
@@ -123,7 +129,7 @@ def tune(
                     parse_ms("--max-latency", max_latency))  # fmt: skip
     request = Request(
         model, target, parse_shapes(shapes), agent, parse_budget(budget), seed, limits, weights,
-        jobs, Selection(everything=all_candidates), timeout, parse_axes(pareto) if pareto else (),
+        jobs, Selection(how=measure), timeout, parse_axes(pareto) if pareto else (),
     )  # fmt: skip
     out = out or Path("build") / f"{model.stem}-{target.name}-tuned"
     _check_out(out)
