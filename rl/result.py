@@ -8,7 +8,7 @@ from typing import Any
 from codegen.models.fetch import write_atomically
 from codegen.plan import Plan
 from rl import explain as explanation
-from rl import front_file
+from rl import front_file, transfer
 from rl.assignment import choices_of
 from rl.explain import explain
 from rl.finalists import Finalist
@@ -110,7 +110,8 @@ def _thinned(curve: tuple[float, ...]) -> list[list[float]]:
 
 
 def write_results(folder: Path, request: Request, tuned: Tuned) -> None:
-    """plan.json, explain.json, table.json, front.json where one was asked for, and last tune.json;
+    """plan.json, explain.json, table.json, front.json where one was asked for,
+    learnt.json of an agent that has values, and last tune.json;
     each whole or not at all."""
     board, plan = tuned.space.board, plan_with_figures(tuned)
     ms = milliseconds(1.0, tuned.priced.table.unit, board)
@@ -120,6 +121,8 @@ def write_results(folder: Path, request: Request, tuned: Tuned) -> None:
     files[explanation.FILE] = explanation.to_text(plan, board.name, rows)
     if request.pareto:
         files[front_file.FILE] = front_file.to_text(tuned.finalists, request.pareto, board, ms)
+    if tuned.found.learnt:
+        files[transfer.FILE] = transfer.to_text(tuned.found.learnt)
     files["tune.json"] = json.dumps(summary(request, tuned), indent=1) + "\n"
     for name, text in files.items():
         write_atomically(folder / name, text.encode())

@@ -2,7 +2,7 @@
 (rl/measure.py), search the table (rl/agents), build and run the finalists whole (rl/finalists.py).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -57,6 +57,7 @@ class Request:
     selection: Selection = Selection()
     timeout_s: float = 1800.0
     pareto: tuple[str, ...] = ()  # axes of the front that is wanted, too
+    prior: Mapping[str, float] = field(default_factory=dict)  # rl/transfer.py
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,9 @@ def tune(request: Request, tools: Tools) -> Tuned:
     best = exact_of(walk, goal)
     found = Found(best.choices, best.value, (best.value,))
     with interrupts.caught():
-        found = agent.search(Problem(walk, goal, request.seed, request.budget, interrupts.stopped))
+        found = agent.search(
+            Problem(walk, goal, request.seed, request.budget, interrupts.stopped, request.prior)
+        )
 
     bench = Bench(request.model, request.shapes, request.board, tools.runner, tools.checker,
                   tools.toolchain, tools.store, request.timeout_s)  # fmt: skip

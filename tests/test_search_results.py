@@ -16,6 +16,8 @@ from codegen.pipeline import finish, load_graph
 from codegen.plan import read_plan
 from codegen.pricing import plan_parts
 from rl.active import select
+from rl.agents import Budget, Problem
+from rl.agents.qlearning import QLearning
 from rl.assignment import choices_of, cost_of, plan_of, repaired, steps_of
 from rl.correction import Observation, corrected, observe, predicted, without
 from rl.exact import optimum
@@ -31,6 +33,8 @@ from rl.pareto import Point, front, hypervolume, parse_axes, undominated
 from rl.reward import Goal
 from rl.space import build_space
 from rl.table import Price, Table, read_table
+from rl.transfer import read_learnt
+from rl.transfer import to_text as learnt_text
 from rl.tune import true_arena
 from rl.walk import Walk
 from tests.search_cases import BOARD, KWS, VWW
@@ -345,3 +349,29 @@ def test_the_verb_explains(walk, generated, tmp_path):
 
 def test_tables_of_nothing_price_nothing():
     assert Table("b", "ns", "cold", {}).price("layer", "k", "nchw", "nchw") is None
+
+
+# ---- transfer ----
+
+
+def test_what_was_learnt_survives_its_file(tmp_path):
+    for name, value in (("a", 1.0), ("b", 3.0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "learnt.json").write_text(learnt_text({"x": value, name: 0.5}))
+    found = read_learnt([tmp_path / "a", tmp_path / "b" / "learnt.json"])
+    assert found == {"x": 2.0, "a": 0.5, "b": 0.5}
+    with pytest.raises(CodegenError, match="cannot be read as learnt values"):
+        read_learnt([tmp_path / "c"])
+
+
+def test_values_start_the_search_on_another_network(walk):
+    """Decisions are known by their layers: the same network under other names."""
+    first = QLearning().search(Problem(walk, seed=1))
+    graph = walk.space.graph
+    nodes = tuple(dataclasses.replace(n, name=f"other/{n.name}") for n in graph.nodes)
+    renamed = dataclasses.replace(graph, nodes=nodes)
+    other = Walk(build_space(renamed, BOARD, walk.space.table))
+    budget = Budget(episodes=1)
+    cold = QLearning(explore=0.0).search(Problem(other, seed=2, budget=budget))
+    warm = QLearning(explore=0.0).search(Problem(other, seed=2, budget=budget, prior=first.learnt))
+    assert warm.value < cold.value

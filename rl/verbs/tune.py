@@ -35,6 +35,7 @@ from rl.limits import Limits
 from rl.pareto import parse_axes
 from rl.promising import Selection
 from rl.result import summary, write_results
+from rl.transfer import read_learnt
 from rl.tune import Request, Tools, Tuned
 from rl.tune import tune as search
 from rl.verbs.sizes import parse_bytes, parse_ms
@@ -62,6 +63,9 @@ from rl.verbs.sizes import parse_bytes, parse_ms
 @click.option("--pareto", default="", metavar="AXES",
               help="Also write front.json: plans between the extremes of latency, arena and flash "
               "(e.g. latency,arena), for `codegen pick`.")  # fmt: skip
+@click.option("--learn-from", "learnt", multiple=True, type=click.Path(path_type=Path),
+              metavar="DIR", help="Start from what Q-learning learnt in an earlier search, of this "
+              "network or another (its --out). Repeatable.")  # fmt: skip
 @click.option(
     "--measure",
     type=click.Choice(["promising", "active", "all"]),
@@ -103,6 +107,7 @@ def tune(
     max_flash: str,
     max_latency: float,
     pareto: str,
+    learnt: tuple[Path, ...],
     measure: str,
     runner: str,
     hosts: tuple[str, ...],
@@ -130,6 +135,7 @@ def tune(
     request = Request(
         model, target, parse_shapes(shapes), agent, parse_budget(budget), seed, limits, weights,
         jobs, Selection(how=measure), timeout, parse_axes(pareto) if pareto else (),
+        read_learnt(learnt),
     )  # fmt: skip
     out = out or Path("build") / f"{model.stem}-{target.name}-tuned"
     _check_out(out)
