@@ -109,10 +109,9 @@ def _thinned(curve: tuple[float, ...]) -> list[list[float]]:
     return [list(p) for p in dict.fromkeys([*kept, (len(curve) - 1, curve[-1])])]
 
 
-def write_results(folder: Path, request: Request, tuned: Tuned) -> None:
-    """plan.json, explain.json, table.json, front.json where one was asked for,
-    learnt.json of an agent that has values, and last tune.json;
-    each whole or not at all."""
+def write_results(folder: Path, request: Request, tuned: Tuned) -> list[dict[str, Any]]:
+    """plan.json, explain.json, table.json, front.json where one was asked for, learnt.json of an
+    agent that has values, and last tune.json; each whole or not at all. Returns the explanation."""
     board, plan = tuned.space.board, plan_with_figures(tuned)
     ms = milliseconds(1.0, tuned.priced.table.unit, board)
     files = {"plan.json": plan.to_json(), "table.json": tuned.priced.table.to_json()}
@@ -126,3 +125,4 @@ def write_results(folder: Path, request: Request, tuned: Tuned) -> None:
     files["tune.json"] = json.dumps(summary(request, tuned), indent=1) + "\n"
     for name, text in files.items():
         write_atomically(folder / name, text.encode())
+    return rows

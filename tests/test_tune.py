@@ -4,6 +4,7 @@ with a bundled one."""
 import dataclasses
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
@@ -19,12 +20,15 @@ from codegen.store import Store
 from codegen.toolchain import find_host_cc, find_toolchain
 from rl.agents import Budget
 from rl.assignment import plan_of
+from rl.explain import explain
 from rl.limits import Limits
 from rl.network import EndToEnd
+from rl.report.page import page
 from rl.result import plan_with_figures, summary
 from rl.space import build_space
 from rl.table import Table
 from rl.tune import Request, Tools, tune
+from rl.walk import Walk
 from tests.pricing_cases import LOCAL, MODELS, needs_cc, needs_cross
 from tests.tiny import tiny_network
 
@@ -187,6 +191,19 @@ def test_no_candidate_is_left(tuned_once):
     }
     with pytest.raises(CodegenError, match=r"all \d+ candidates failed, e.g. dense.*signal 11"):
         build_space(graph, LOCAL, dataclasses.replace(nothing, layers=failed))
+
+
+def test_the_page_is_well_formed_and_names_everything(tuned_once):
+    request, _, tuned = tuned_once
+    rows = explain(Walk(tuned.space), tuned.best.choices, 1e-6)
+    text = page(request, tuned, rows)
+    root = ElementTree.fromstring(text.split("\n", 1)[1])
+    assert len(root.findall(".//{http://www.w3.org/2000/svg}svg")) == 6
+    said = "".join(root.itertext())
+    assert all(n.name in said for n in tuned.space.graph.nodes)
+    assert all(name in said for name in ("qlearning", "random", "exact optimum", "ncnn"))
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")  # self-contained
+    assert page(request, tuned, rows) == text
 
 
 # ---- the verb ----

@@ -14,6 +14,7 @@ from rich.table import Table as Rows
 
 from codegen.board import Board, load_board
 from codegen.errors import CodegenError
+from codegen.models.fetch import write_atomically
 from codegen.pricing import PricingError, Settings, ready
 from codegen.run import Runner, pick_runner
 from codegen.store import Store, store_path
@@ -34,6 +35,7 @@ from rl.agents import AGENTS, make_agent, parse_budget
 from rl.limits import Limits
 from rl.pareto import parse_axes
 from rl.promising import Selection
+from rl.report.page import page
 from rl.result import summary, write_results
 from rl.transfer import read_learnt
 from rl.tune import Request, Tools, Tuned
@@ -63,6 +65,7 @@ from rl.verbs.sizes import parse_bytes, parse_ms
 @click.option("--pareto", default="", metavar="AXES",
               help="Also write front.json: plans between the extremes of latency, arena and flash "
               "(e.g. latency,arena), for `codegen pick`.")  # fmt: skip
+@click.option("--html", is_flag=True, help="Also write report.html, one page with pictures.")
 @click.option("--learn-from", "learnt", multiple=True, type=click.Path(path_type=Path),
               metavar="DIR", help="Start from what Q-learning learnt in an earlier search, of this "
               "network or another (its --out). Repeatable.")  # fmt: skip
@@ -107,6 +110,7 @@ def tune(
     max_flash: str,
     max_latency: float,
     pareto: str,
+    html: bool,
     learnt: tuple[Path, ...],
     measure: str,
     runner: str,
@@ -151,7 +155,9 @@ def tune(
     except PricingError as e:
         click.echo(f"error: {e}", err=True)
         return 1
-    write_results(out, request, tuned)
+    rows = write_results(out, request, tuned)
+    if html:
+        write_atomically(out / "report.html", page(request, tuned, rows).encode())
     result = summary(request, tuned)
     if as_json:
         click.echo(json.dumps(result, indent=1))
