@@ -18,7 +18,10 @@ $(STAMP): pyproject.toml .ci/setup.sh
 	VENV=$(VENV) sh .ci/setup.sh
 	@touch $@
 
+# Wheels of torch without CUDA, a tenth of the size of the others, where their index can be reached.
 $(VENV)/.setup-rl: $(STAMP)
+	$(BIN)/pip install --quiet --index-url https://download.pytorch.org/whl/cpu torch || \
+	    $(BIN)/pip install --quiet torch
 	$(BIN)/pip install --quiet --editable '.[rl,test]'
 	@touch $@
 

@@ -119,6 +119,11 @@ def read_plan(path: Path) -> Plan:
         raise CodegenError(
             where, f"not JSON ({e})", "a plan written by codegen", "fix the file"
         ) from None
+    return plan_of_dict(raw, where)
+
+
+def plan_of_dict(raw: Any, where: str) -> Plan:
+    """The plan that parsed JSON is; CodegenError where it is none."""
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         found = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
         raise CodegenError(

@@ -20,6 +20,7 @@ from codegen.graph import Activation, Graph, Node, Tensor
 from codegen.types import DType
 
 CONVERT = "Convert"  # the operator of a change of layout, which no network has
+NETWORK = "Network"  # that of a whole network, measured end to end
 
 
 @dataclass(frozen=True)

@@ -194,6 +194,21 @@ def check_case(
     return CaseResult(case.name, diffs, good, results)
 
 
+def check_layers(
+    interface: Interface,
+    program: Path,
+    runner: Runner,
+    board: Board,
+    inputs: Mapping[str, np.ndarray],
+    expected: Mapping[str, np.ndarray],
+    timeout_s: float = 600.0,
+) -> tuple[LayerResult, ...]:
+    """Run on the board and compare every step's result with `expected`, by tensor; nothing where
+    the program does not run."""
+    outcome = run_samples(interface, program, runner, board, [inputs], timeout_s, trace=True)
+    return () if outcome.error else _layers(interface, outcome.outputs["trace.bin"], expected)
+
+
 def _split(data: bytes, tensors: Sequence[tuple[Tensor, str]]) -> list[np.ndarray]:
     """Raw tensors one after another -> arrays in ONNX order."""
     out, at = [], 0

@@ -3,6 +3,7 @@
 from codegen.pricing.price import (
     PricingError,
     Settings,
+    known_prices,
     price_layers,
     price_signatures,
     ready,
@@ -11,6 +12,6 @@ from codegen.pricing.sums import plan_cost, plan_parts, total_cost, warm_weights
 from codegen.pricing.trials import Candidate, layer_names, macs
 
 __all__ = [
-    "Candidate", "PricingError", "Settings", "layer_names", "macs", "plan_cost", "plan_parts",
-    "price_layers", "price_signatures", "ready", "total_cost", "warm_weights",
+    "Candidate", "PricingError", "Settings", "known_prices", "layer_names", "macs", "plan_cost",
+    "plan_parts", "price_layers", "price_signatures", "ready", "total_cost", "warm_weights",
 ]  # fmt: skip

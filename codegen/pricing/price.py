@@ -104,6 +104,24 @@ def price_signatures(
     return out
 
 
+def known_prices(
+    signatures: Sequence[Signature],
+    board: Board,
+    runner: Runner,
+    store: Store,
+    settings: Settings = Settings(),
+) -> Prices:
+    """What the store has of the candidates of each layer; nothing is measured. Raises as
+    `price_signatures`."""
+    context = context_of(board, runner.name, ready(board, runner, settings))
+    weights = "warm" if settings.warm else "cold"
+    keys = {_key(t, weights, context): t for s in signatures for t in trials(s, board)}
+    out: Prices = {s: {} for s in signatures}
+    for key, measured in store.get(keys).items():
+        out[keys[key].signature][keys[key].candidate] = measured
+    return out
+
+
 def ready(board: Board, runner: Runner, settings: Settings = Settings()) -> Toolchain:
     """The compiler, if everything is here that measuring needs: a missing tool must not look like a
     failure of every candidate. Raises as `price_signatures`, and touches no store."""

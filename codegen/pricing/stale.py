@@ -8,7 +8,7 @@ from codegen.board import Board, board_names, load_board
 from codegen.errors import CodegenError
 from codegen.pricing.context import context_of
 from codegen.pricing.trials import trials
-from codegen.signature import Signature
+from codegen.signature import NETWORK, Signature
 from codegen.store import Context, Key, Measurement
 from codegen.toolchain import find_toolchain
 
@@ -57,7 +57,8 @@ def _context_reason(context: Context) -> str:
 
 
 def _code_reason(key: Key, codes) -> str:
-    if key.context.board not in board_names():
+    # the code of a network is a hash of its sources, which are not here
+    if key.context.board not in board_names() or key.layer.op == NETWORK:
         return ""
     current = codes(key.layer, load_board(key.context.board))
     if (key.kernel, key.layout) not in current:

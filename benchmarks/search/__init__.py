@@ -1,0 +1,2 @@
+"""The search against chance, greedy and rules, over episodes and seeds: `python -m
+benchmarks.search`."""

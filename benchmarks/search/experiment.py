@@ -1,0 +1,126 @@
+"""One network on one board: agents on the price table, and uniform plans measured whole."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from codegen.board import Board
+from codegen.pricing import Settings, ready
+from codegen.run import pick_runner
+from codegen.store import Store, store_path
+from rl.agents import Agent, Budget, Problem, make_agent
+from rl.agents.qlearning import QLearning
+from rl.agents.rules import RULES
+from rl.assignment import plan_of
+from rl.finalists import Contest
+from rl.formula import formula_table
+from rl.guess import filled
+from rl.network import Bench
+from rl.space import Space, build_space
+from rl.tune import Request, Tools, Tuned, milliseconds, tune
+from rl.walk import Walk
+
+EPISODES, LONG = 1000, 10_000
+LEARNERS = ("qlearning", "random", "annealing", "evolution")
+FIXED = ("greedy", "fastest")
+# Episodes at which curves are looked at.
+AT = (1, 2, 3, 5, 8, 12, 20, 35, 60, 100, 160, 250, 400, 500, 600, 700, 800, 900, 1000)
+SWEEP = [
+    {}, {"learning_rate": 0.05, "discount": 0.9}, {"learning_rate": 0.05}, {"discount": 0.9},
+    {"learning_rate": 0.2}, {"learning_rate": 1.0}, {"replay": 0}, {"replay": 512},
+    {"explore": 0.0}, {"explore": 0.7}, {"epsilon_steps": 3},
+]  # fmt: skip
+
+
+def run(model: Path, board: Board, seeds: int, jobs: int, whole: bool) -> dict[str, Any]:
+    """Everything that docs/SEARCH.md says of a network."""
+    tools = tools_for(board, jobs)
+    tuned = tune(Request(model, board, jobs=jobs), tools)
+    walk = Walk(tuned.space)
+    best = tuned.best.value
+    rules = filled(tuned.priced.table, formula_table(tuned.space.graph, board))
+    full = Walk(build_space(tuned.space.graph, board, rules))
+    out: dict[str, Any] = {
+        "model": model.stem,
+        "board": board.name,
+        "layers": sum(bool(s.actions) for s in tuned.space.stages),
+        "candidates": tuned.priced.candidates,
+        "plans": tuned.space.plans,
+        "optimum_ms": milliseconds(best, tuned.priced.table.unit, board),
+        "states": tuned.best.states,
+        "agents": {n: learner(walk, lambda n=n: make_agent(n), best, seeds) for n in LEARNERS},
+        "long_random": gap(walk, make_agent("random"), best, 0, LONG),
+        "fixed": {n: gap(walk, make_agent(n), best) for n in FIXED},
+        "rules": {n: gap(full, make_agent(n), best) for n in RULES},
+        "sweep": [{**s, **learner(walk, lambda s=s: QLearning(**s), best, seeds)} for s in SWEEP],
+        "finalists": [_finalist(tuned, f) for f in tuned.finalists],
+        "chosen": list(tuned.chosen.names),
+        "rounds": tuned.rounds,
+    }
+    if whole:
+        out["whole"] = uniform(full.space, tuned, model, tools)
+    return out
+
+
+def tools_for(board: Board, jobs: int) -> Tools:
+    """The virtual board and the user's store."""
+    runner = pick_runner(board, "virtual")
+    toolchain = ready(board, runner, Settings(jobs=jobs))
+    return Tools(runner, pick_runner(board), toolchain, Store(store_path()))
+
+
+def learner(walk: Walk, make: Callable[[], Agent], best: float, seeds: int) -> dict[str, Any]:
+    """Gaps to the optimum over seeds: last, and along the episodes as (mean, least, most)."""
+    curves, start = [], time.monotonic()
+    for seed in range(seeds):
+        problem = Problem(walk, seed=seed, budget=Budget(episodes=EPISODES))
+        curves.append(make().search(problem).curve)
+    seconds = (time.monotonic() - start) / seeds
+    last = [c[-1] / best - 1 for c in curves]
+    return {
+        "gap_mean": statistics.mean(last),
+        "gap_most": max(last),
+        "within_1_percent": sum(g <= 0.01 for g in last),
+        "seeds": seeds,
+        "seconds": round(seconds, 2),
+        "curve": [[e, *_spread([c[min(e, len(c)) - 1] / best - 1 for c in curves])] for e in AT],
+    }
+
+
+def gap(walk: Walk, agent: Agent, best: float, seed: int = 0, episodes: int = 0) -> float:
+    """How much worse than the optimum an agent's plan is."""
+    found = agent.search(Problem(walk, seed=seed, budget=Budget(episodes=episodes)))
+    return found.value / best - 1
+
+
+def uniform(space: Space, tuned: Tuned, model: Path, tools: Tools) -> Mapping[str, float | None]:
+    """Milliseconds of the plans by rules, built and run whole; None where one does not run."""
+    board = space.board
+    bench = Bench(model, {}, board, tools.runner, tools.checker, tools.toolchain, tools.store)
+    contest = Contest(space.graph, bench, space.table, lambda text: None)
+    sha, walk, out = tuned.chosen.plan.model_sha256, Walk(space), {}
+    for name in RULES:
+        choices = make_agent(name).search(Problem(walk)).choices
+        plan = plan_of(space, choices, sha)
+        contest.enter(name, plan)
+        measured = contest.finalists[plan.sha256].measured
+        out[name] = None if measured.error else milliseconds(
+            measured.cost, tuned.priced.table.unit, board)  # fmt: skip
+    return out
+
+
+def _finalist(tuned: Tuned, f: Any) -> dict[str, Any]:
+    unit, board = tuned.priced.table.unit, tuned.space.board
+    return {
+        "names": list(f.names),
+        "ms": None if f.measured.error else milliseconds(f.measured.cost, unit, board),
+        "predicted_ms": None if f.predicted is None else milliseconds(f.predicted, unit, board),
+        "arena_bytes": f.measured.arena_bytes,
+        "flash_bytes": f.measured.flash_bytes,
+    }
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float, float]:
+    return statistics.mean(values), min(values), max(values)

@@ -1,0 +1,74 @@
+"""front.json: plans to choose from, each with what it needs as measured whole."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from codegen.board import Board
+from codegen.errors import CodegenError
+from rl.finalists import Finalist
+from rl.limits import Limits
+from rl.pareto import Point, hypervolume, undominated
+
+FILE = "front.json"
+_BEYOND = 1.1
+_FIGURES = ("latency_ms", "arena_bytes", "flash_bytes")
+
+
+def to_text(finalists: Sequence[Finalist], axes: Sequence[str], board: Board, ms: float) -> str:
+    """The measured plans that none beats along the axes, the fastest first, and their hypervolume
+    in relation to a point 10 % beyond the worst figures that any had; `ms` is a unit of cost in
+    milliseconds."""
+    sound = [f for f in finalists if not f.measured.error]
+    points = {
+        Point((i,), f.measured.cost * ms, f.measured.arena_bytes, f.measured.flash_bytes): f
+        for i, f in enumerate(sound)
+    }
+    kept = undominated(list(points), axes)
+    worst = [_BEYOND * max(getattr(p, a) for p in points) for a in axes]
+    rows = [
+        {
+            "latency_ms": round(p.latency, 6), "arena_bytes": p.arena, "flash_bytes": p.flash,
+            "plan": json.loads(points[p].plan.to_json()),
+        }
+        for p in kept
+    ]  # fmt: skip
+    head = {
+        "schema": 1, "board": board.name, "axes": list(axes),
+        "hypervolume": round(hypervolume(kept, axes, worst), 6),
+        "reference": [round(w, 6) for w in worst],
+    }  # fmt: skip
+    lines = [f" {json.dumps(k)}: {json.dumps(v)}," for k, v in head.items()]
+    body = ",\n".join(f"  {json.dumps(r)}" for r in rows)
+    return "{\n" + "\n".join(lines) + '\n "points": [\n' + body + "\n ]\n}\n"
+
+
+def pick(path: Path, limits: Limits) -> dict[str, Any]:
+    """The fastest point within the limits; CodegenError where the file is none, or has none."""
+    try:
+        points = json.loads(path.read_text())["points"]
+        known = [{**p, "plan": dict(p["plan"])} for p in points if all(p[f] >= 0 for f in _FIGURES)]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise CodegenError(
+            str(path),
+            f"cannot be read as a front ({type(e).__name__}: {e})",
+            f"{FILE} as `codegen tune --pareto` writes it",
+            "check the path",
+        ) from None
+    most = (limits.latency_ms, limits.arena, limits.flash)
+    kept = [
+        p for p in known
+        if all(not m or p[f] <= m for f, m in zip(_FIGURES, most, strict=True))
+    ]  # fmt: skip
+    if not kept:
+        least = ", ".join(
+            f"{name} {min((p[name] for p in known), default=0):g}" for name in _FIGURES
+        )
+        raise CodegenError(
+            str(path),
+            f"none of {len(known)} plans keeps the limits",
+            f"the least that there is, each in a plan of its own: {least}",
+            "allow more, or tune again with limits",
+        )
+    return min(kept, key=lambda p: p["latency_ms"])

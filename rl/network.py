@@ -1,0 +1,155 @@
+"""Phase 3: the whole network, generated, compiled, checked and run; kept in the store, so that a
+plan that was measured once is not run again.
+
+A network is a row of the store like a layer: its signature is the hash of the generated sources,
+its "layout" says which figure it is (`whole`, `step 3`).
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from codegen.board import Board
+from codegen.build import Binary, compile_library
+from codegen.emit import write
+from codegen.footprint import sections
+from codegen.interpret import evaluate
+from codegen.measured import Unsuitable, modelled, timed
+from codegen.pipeline import Generated, Shapes
+from codegen.pricing.context import context_of
+from codegen.program import Program
+from codegen.reference import Reference, random_inputs
+from codegen.report import layers as layer_rows
+from codegen.run import Job, Runner
+from codegen.signature import NETWORK, Signature
+from codegen.store import Key, Measurement, Store
+from codegen.toolchain import Toolchain
+from codegen.verify import Case, Interface, check_case, check_layers
+
+_WHOLE = "whole"
+
+
+@dataclass(frozen=True)
+class EndToEnd:
+    """A network as measured: `cost` and that of each step, in execution order, in cycles or, where
+    none are counted, nanoseconds; its true arena, flash (code, constants and data of the library)
+    and error. `failed` names the step whose result was wrong first, if any was."""
+
+    cost: float
+    steps: tuple[float, ...]
+    arena_bytes: int
+    flash_bytes: int
+    error: str = ""
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What whole networks are measured with. `checker` runs the check against onnxruntime, where
+    the measuring runner would take long for it; None: no check."""
+
+    model: Path
+    shapes: Shapes
+    board: Board
+    runner: Runner
+    checker: Runner | None
+    toolchain: Toolchain
+    store: Store
+    timeout_s: float = 1800.0
+
+
+def measure_network(generated: Generated, bench: Bench) -> EndToEnd:
+    """What a plan really costs; a failure is a value. From the store, if it was measured before."""
+    keys = _keys(generated, bench)
+    arena = generated.schedule.arena_bytes
+    known = bench.store.get(keys)
+    if len(known) == len(keys):
+        return _of(list(map(known.__getitem__, keys)), arena)
+    with tempfile.TemporaryDirectory(prefix="codegen-tune-") as name:
+        write(generated.sources, Path(name))
+        binary = compile_library(generated.sources, Path(name), bench.toolchain)
+        if binary.error:
+            return EndToEnd(float("inf"), (), arena, 0, f"does not compile: {binary.error}")
+        flash = sections([binary.library]).rom
+        wrong, failed = _check(generated, binary, bench)
+        if wrong:
+            return EndToEnd(float("inf"), (), arena, flash, wrong, failed)
+        rows = _run(generated, binary, bench)
+    if isinstance(rows, str):
+        return EndToEnd(float("inf"), (), arena, flash, rows)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    rows = [replace(m, date=now) for m in rows]
+    rows[0] = replace(rows[0], code_bytes=flash, scratch_bytes=arena)
+    bench.store.put(zip(keys, rows, strict=True))
+    return _of(rows, arena)
+
+
+def _of(rows: list[Measurement], arena: int) -> EndToEnd:
+    return EndToEnd(rows[0].cost, tuple(m.cost for m in rows[1:]), arena, rows[0].code_bytes)
+
+
+def _keys(generated: Generated, bench: Bench) -> list[Key]:
+    """One for the whole and one per step."""
+    digest = hashlib.sha256()
+    for path, data in sorted(generated.sources.files.items()):
+        digest.update(f"{path} {len(data)} ".encode())
+        digest.update(data)
+    code = digest.hexdigest()[:16]
+    text = {
+        "op": NETWORK, "attrs": {"sources": code}, "tensors": [], "inputs": [], "residual": -1,
+        "outputs": [], "activation": None, "threads": generated.plan.threads,
+    }  # fmt: skip
+    layer = Signature(json.dumps(text, sort_keys=True, separators=(",", ":")))
+    context = context_of(bench.board, bench.runner.name, bench.toolchain)
+    rows = [("plan", _WHOLE)]
+    rows += [(c.step.kernel.name, f"step {i}") for i, c in enumerate(generated.sources.calls)]
+    return [Key(layer, kernel, which, code, "cold", context) for kernel, which in rows]
+
+
+def _check(generated: Generated, binary: Binary, bench: Bench) -> tuple[str, str]:
+    """(what is wrong, the step that was wrong first); empty where all is well."""
+    if bench.checker is None:
+        return "", ""
+    interface = Interface.of(generated.sources, generated.schedule)
+    case = Case("random 0", random_inputs(generated.graph, 0))
+    place = interface, binary.verify, bench.checker, bench.board
+    reference = Reference(bench.model, bench.shapes)
+    result = check_case(*place, reference, case, bench.timeout_s)
+    if result.passed or result.error:
+        return result.error, ""
+    worst = max(d.max_rel for d in result.outputs.values())
+    # onnxruntime has not all tensors of the optimised network; the float64 reference has
+    values = evaluate(generated.graph, case.inputs)
+    layers = check_layers(*place, case.inputs, values, bench.timeout_s)
+    first = next((r.layer for r in layers if not r.passed), "")
+    at = f", first at {first}" if first else ""
+    return f"wrong result: max_rel_error {worst:.3g}{at}", first
+
+
+def _run(generated: Generated, binary: Binary, bench: Bench) -> list[Measurement] | str:
+    """The whole and each step, or an error."""
+    program = Program(binary.bench, generated.graph.name, tuple(layer_rows(generated)),
+                      threads=generated.plan.threads)  # fmt: skip
+    virtual = bench.runner.name == "virtual"
+    args = ("0",) if virtual else ()  # a warm-up, then one run with every step marked
+    outcome = bench.runner.run(Job(binary.bench, args, timeout_s=bench.timeout_s), bench.board)
+    if outcome.error:
+        return outcome.error
+    try:
+        result = (modelled(program, outcome, bench.board) if virtual
+                  else timed(program, outcome, bench.board, bench.runner.name))  # fmt: skip
+    except Unsuitable as e:
+        return str(e)
+    if len(result["layers"]) != len(program.layers):
+        return f"{len(result['layers'])} of {len(program.layers)} steps were measured"
+    passing = bool(result.get("noisy"))
+    return [_row(r, passing) for r in (result, *result["layers"])]
+
+
+def _row(figures: Mapping, passing: bool) -> Measurement:
+    ns = None if figures["ms"] is None else figures["ms"] * 1e6
+    return Measurement(cycles=figures["cycles"], ns=ns, passing=passing)

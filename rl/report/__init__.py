@@ -1,0 +1,1 @@
+"""Pictures of a search, and the page that holds them."""

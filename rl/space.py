@@ -1,0 +1,189 @@
+"""The space of plans: for each node, in execution order, the candidates that may compute it.
+
+A candidate ("action") names a kernel row, the layout of the node's tensors and, where one kernel
+computes several nodes, the group. Choosing a group for its first node decides the others too.
+What a layer costs depends on its action alone; changes of layout depend on neighbours
+(rl/walk.py).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from codegen.board import Board
+from codegen.errors import CodegenError
+from codegen.graph import Graph, Node
+from codegen.groups import Group, find_groups, regroup
+from codegen.kernels import Kernel, candidates, refusal
+from codegen.layer import layer_of
+from codegen.layout import LAYOUTS, same_memory
+from codegen.ops import OPS
+from codegen.plan import needs_kernel
+from codegen.pricing.trials import is_flat
+from codegen.signature import conversion_signature, signature_of
+from rl.table import Price, Table
+
+Read = tuple[str, str]  # a tensor, and the layout in which a kernel wants it
+
+
+@dataclass(frozen=True)
+class Action:
+    """One way to compute a node. `prices` by the layout in which the input lies (one, but for
+    nodes that move data). `reads`: what must lie where, of the group's last node in `later`.
+    `pitch`: it can write into a concatenation. `inplace`: as in the kernel's row."""
+
+    kernel: str
+    layout: str
+    prices: Mapping[str, Price] = field(compare=False)
+    reads: tuple[Read, ...] = ()
+    later: tuple[Read, ...] = ()
+    group: tuple[str, ...] = ()
+    pitch: bool = False
+    inplace: str = ""
+
+    @property
+    def price(self) -> Price:
+        """The cheapest, over layouts in which the input may lie."""
+        return min(self.prices.values(), key=lambda p: p.cost)
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.kernel} {self.layout}"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A node in execution order. Nodes without actions are views: another name for their input."""
+
+    node: Node
+    actions: tuple[Action, ...]
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+
+@dataclass(frozen=True)
+class Space:
+    """All plans of a network on a board at the prices of a table. `conversions`: cost of bringing a
+    tensor from its layout to the other one, by (tensor, from); absent where nothing moves."""
+
+    graph: Graph
+    board: Board
+    table: Table
+    stages: tuple[Stage, ...]
+    conversions: Mapping[Read, float]
+
+    @property
+    def plans(self) -> float:
+        """How many plans there are, groups left out."""
+        out = 1.0
+        for stage in self.stages:
+            out *= max(1, sum(not a.group for a in stage.actions))
+        return out
+
+
+def build_space(graph: Graph, board: Board, table: Table) -> Space:
+    """The space of a network after the passes. Candidates that failed or were not priced are left
+    out; CodegenError for a node that keeps none."""
+    groups: dict[str, list[Group]] = {}
+    for group in find_groups(graph):
+        groups.setdefault(group.name, []).append(group)
+    stages = []
+    for node in graph.nodes:
+        actions: list[Action] = []
+        if needs_kernel(node):
+            actions = list(_actions(graph, node, board, table))
+            if not actions:
+                raise _nothing(graph, node, board, table)
+            for group in groups.get(node.name, ()):
+                actions += _group_actions(graph, group, board, table)
+        stages.append(Stage(node, tuple(actions)))
+    return Space(graph, board, table, tuple(stages), _conversions(graph, table))
+
+
+def _nothing(graph: Graph, node: Node, board: Board, table: Table) -> CodegenError:
+    """Why no candidate is left; the first failure, if there is one, says most."""
+    found = table.layers.get(signature_of(graph, node).key, {})
+    errors = [f"{name}: {p.error}" for name, p in found.items() if p.error]
+    what = f"all {len(errors)} candidates failed, e.g. {errors[0]}" if errors else "none was priced"
+    return CodegenError(
+        f"node {node.name!r} ({node.op}) on {board.name}",
+        f"no candidate is left ({what})",
+        "at least one kernel that compiles and runs",
+        "see `codegen price --layer` for it",
+    )
+
+
+def layouts_of(graph: Graph, node: Node) -> tuple[str, ...]:
+    """Layouts that a plan may give a node."""
+    return LAYOUTS[:1] if is_flat(graph, node) else LAYOUTS
+
+
+def _actions(graph: Graph, node: Node, board: Board, table: Table) -> Iterator[Action]:
+    key = signature_of(graph, node).key
+    for layout in layouts_of(graph, node):
+        comes = LAYOUTS if node.op == "Transpose" else (layout,)
+        rows: dict[str, Kernel] = {}
+        for come in comes:
+            layer = layer_of(graph, node, layout, come)
+            found = candidates(layer, board)
+            rows |= {r.name: r for r in found if r.layout in ("any", layout)}
+        for row in rows.values():
+            prices = {
+                come: p for come in comes
+                if (p := _price(graph, node, board, table, key, row, come, layout))
+            }  # fmt: skip
+            if len(prices) == len(comes):
+                yield Action(row.name, layout, prices, _reads(graph, node, row, layout),
+                             pitch=row.pitch, inplace=row.inplace)  # fmt: skip
+
+
+def _price(
+    graph: Graph, node: Node, board: Board, table: Table, key: str, row: Kernel, come: str, go: str
+) -> Price | None:
+    """None where it was not priced or failed. A row that moves data and does not fit the layout of
+    its input gives way to the fastest that does, as in codegen/schedule.py."""
+    if node.op == "Transpose":
+        layer = layer_of(graph, node, go, come)
+        if refusal(row, layer, tuple(board.isa)):
+            row = max(candidates(layer, board), key=lambda r: r.rate(board.core))
+    price = table.price(key, row.name, come, go)
+    return None if price is None or price.error else price
+
+
+def _group_actions(graph: Graph, group: Group, board: Board, table: Table) -> Iterator[Action]:
+    whole = regroup(graph, {group.name: group.names})
+    node = next(n for n in whole.nodes if n.name == group.name)
+    for action in _actions(whole, node, board, table):
+        first = tuple(r for r in action.reads if r[0] == node.inputs[0])
+        later = tuple(r for r in action.reads if r not in first)
+        yield Action(
+            action.kernel, action.layout, action.prices, first, later, group.names, action.pitch
+        )
+
+
+def _reads(graph: Graph, node: Node, row: Kernel, layout: str) -> tuple[Read, ...]:
+    """What a kernel reads, and in which layout, as codegen/schedule.py has it."""
+    if node.op in ("Transpose", "Concat"):
+        return ()  # depends on where their inputs lie
+    rest = "nchw" if OPS[node.op].spatial else layout
+    inputs = node.inputs[:1] if row.pack else node.inputs
+    reads = [(t, layout if i == 0 else rest) for i, t in enumerate(inputs)]
+    reads.append((node.residual, layout))
+    wanted = [r for r in reads if r[0] and r[0] not in graph.constants]
+    return tuple(dict.fromkeys(wanted))
+
+
+def _conversions(graph: Graph, table: Table) -> dict[Read, float]:
+    """Infinite where a conversion was not priced or failed: then a plan cannot need it."""
+    out: dict[Read, float] = {}
+    for tensor in graph.tensors.values():
+        if tensor.name in graph.constants or len(tensor.shape) < 3:
+            continue
+        for come, go in zip(LAYOUTS, LAYOUTS[::-1], strict=True):
+            if not same_memory(tensor.shape, come, go):
+                price = table.conversion(conversion_signature(tensor, come, go).key)
+                known = price is not None and not price.error
+                out[tensor.name, come] = price.cost if known else float("inf")
+    return out
+

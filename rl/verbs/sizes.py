@@ -1,0 +1,26 @@
+"""Numbers of bytes on the command line."""
+
+import re
+
+from codegen.errors import CodegenError
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20}
+
+
+def parse_bytes(option: str, text: str) -> int:
+    """512k, 2M or 1000000; 0 for nothing. CodegenError otherwise."""
+    if not text:
+        return 0
+    match = re.fullmatch(r"([1-9]\d*)([kKmM]?)", text)
+    if not match:
+        raise CodegenError(
+            option, f"{text!r}", "a positive number of bytes, with k or M", "write e.g. 512k"
+        )
+    return int(match[1]) * _UNITS[match[2].lower()]
+
+
+def parse_ms(option: str, ms: float) -> float:
+    """A time limit in milliseconds, 0 for none. CodegenError for less."""
+    if ms < 0:
+        raise CodegenError(option, f"{ms:g}", "a positive time in ms", "correct it")
+    return ms

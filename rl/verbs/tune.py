@@ -1,0 +1,229 @@
+"""codegen tune: the best plan for a network on a board, found by search and measurement."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table as Rows
+
+from codegen.board import Board, load_board
+from codegen.errors import CodegenError
+from codegen.models.fetch import write_atomically
+from codegen.pricing import PricingError, Settings, ready
+from codegen.run import Runner, pick_runner
+from codegen.store import Store, store_path
+from codegen.verbs.hosts import measuring_runner
+from codegen.verbs.options import (
+    ACCEPT_HOST_KEY,
+    BOARD,
+    HOSTS,
+    JSON,
+    MODEL,
+    SHAPE,
+    STORE,
+    console,
+    parse_shapes,
+    verbosity,
+)
+from rl.agents import AGENTS, make_agent, parse_budget
+from rl.limits import Limits
+from rl.pareto import parse_axes
+from rl.promising import Selection
+from rl.report.page import page
+from rl.result import summary, write_results
+from rl.transfer import read_learnt
+from rl.tune import Request, Tools, Tuned
+from rl.tune import tune as search
+from rl.verbs.sizes import parse_bytes, parse_ms
+
+
+@click.command()
+@MODEL
+@BOARD
+@click.option("--agent", default="qlearning", show_default=True,
+              help=f"Who searches: {', '.join(AGENTS)}.")  # fmt: skip
+@click.option(
+    "--budget",
+    default="",
+    metavar="LIST",
+    help="What the search may use, joined by commas: episodes (500ep), time of the agent (5m), new "
+    "measurements (200meas). Default: the agent's episodes, all promising candidates.",
+)
+@click.option("--seed", default=0, show_default=True, help="Decides every draw.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Where plan.json, tune.json and table.json go. "
+              "Default: build/MODEL-BOARD-tuned.")  # fmt: skip
+@click.option("--max-arena", default="", metavar="BYTES", help="Largest arena, e.g. 512k or 2M.")
+@click.option("--max-flash", default="", metavar="BYTES", help="Largest code and weights.")
+@click.option("--max-latency", default=0.0, metavar="MS", help="Longest run, in milliseconds.")
+@click.option("--pareto", default="", metavar="AXES",
+              help="Also write front.json: plans between the extremes of latency, arena and flash "
+              "(e.g. latency,arena), for `codegen pick`.")  # fmt: skip
+@click.option("--html", is_flag=True, help="Also write report.html, one page with pictures.")
+@click.option("--learn-from", "learnt", multiple=True, type=click.Path(path_type=Path),
+              metavar="DIR", help="Start from what Q-learning learnt in an earlier search, of this "
+              "network or another (its --out). Repeatable.")  # fmt: skip
+@click.option(
+    "--measure",
+    type=click.Choice(["promising", "active", "all"]),
+    default="promising",
+    show_default=True,
+    help="Which candidates: those that the cost formula finds promising, those that may still "
+    "change the plan by a cost model learnt on the way (fewest), or all.",
+)
+@click.option(
+    "--runner",
+    default="",
+    help="What measures: virtual, local or ssh. Default: virtual where the board has it, ssh with "
+    "--host.",
+)
+@HOSTS
+@ACCEPT_HOST_KEY
+@click.option(
+    "--weights",
+    type=click.Choice(["auto", "cold", "warm"]),
+    default="auto",
+    show_default=True,
+    help="Where weights lie before a layer is measured: cold in memory or warm in L2. auto: warm "
+    "where the whole network fits in L2.",
+)
+@click.option("--jobs", default=0, help="Programs measured at once. Default: as `codegen price`.")
+@click.option("--timeout", default=1800.0, show_default=True, help="Seconds one run may take.")
+@SHAPE
+@STORE
+@JSON
+@verbosity
+def tune(
+    model: Path,
+    board: str,
+    agent: str,
+    budget: str,
+    seed: int,
+    out: Path | None,
+    max_arena: str,
+    max_flash: str,
+    max_latency: float,
+    pareto: str,
+    html: bool,
+    learnt: tuple[Path, ...],
+    measure: str,
+    runner: str,
+    hosts: tuple[str, ...],
+    accept_host_key: bool,
+    weights: str,
+    jobs: int,
+    timeout: float,
+    shapes: tuple[str, ...],
+    store_file: Path | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Search the fastest plan for MODEL on a board: price candidates, search, then build and run
+    the best plans whole.
+
+    The plan is never slower, measured end to end, than the default plan and the greedy one. Ctrl-C
+    ends the search with the best plan so far; what was measured is kept in the store, so that the
+    same command goes on where it was. Exit code 1 if the board fails.
+    """
+    target = load_board(board)
+    make_agent(agent)
+    limits = Limits(parse_bytes("--max-arena", max_arena), parse_bytes("--max-flash", max_flash),
+                    parse_ms("--max-latency", max_latency))  # fmt: skip
+    request = Request(
+        model, target, parse_shapes(shapes), agent, parse_budget(budget), seed, limits, weights,
+        jobs, Selection(how=measure), timeout, parse_axes(pareto) if pareto else (),
+        read_learnt(learnt),
+    )  # fmt: skip
+    out = out or Path("build") / f"{model.stem}-{target.name}-tuned"
+    _check_out(out)
+    start = time.monotonic()
+    try:
+        with measuring_runner(target, runner, hosts, accept_host_key) as chosen:
+            toolchain = ready(target, chosen, Settings(jobs=jobs))
+            with _progress(quiet or as_json) as (stage, progress):
+                store = Store(store_path(store_file))
+                checker = _checker(target, chosen)
+                tools = Tools(chosen, checker, toolchain, store, stage, progress)
+                tuned = search(request, tools)
+    except PricingError as e:
+        click.echo(f"error: {e}", err=True)
+        return 1
+    rows = write_results(out, request, tuned)
+    if html:
+        write_atomically(out / "report.html", page(request, tuned, rows).encode())
+    result = summary(request, tuned)
+    if as_json:
+        click.echo(json.dumps(result, indent=1))
+    else:
+        console(quiet).print(f"{out / 'plan.json'} ({time.monotonic() - start:.0f} s)")
+        _show(result, quiet, verbose, tuned)
+    return 0
+
+
+def _check_out(out: Path) -> None:
+    """Before the work."""
+    if out.exists() and not out.is_dir():
+        raise CodegenError("--out", f"{out} is not a folder", "a folder", "name another one")
+
+
+def _checker(board: Board, runner: Runner) -> Runner | None:
+    """What checks results: an emulator that counts nothing is faster than one that does."""
+    return pick_runner(board) if runner.name == "virtual" else runner
+
+
+@contextmanager
+def _progress(
+    quiet: bool,
+) -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
+    """One line on the terminal's stderr: the phase, and how far measuring is."""
+    show = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    hidden = quiet or not show.is_terminal
+    with Progress(
+        *columns, TimeElapsedColumn(), console=show, transient=True, disable=hidden
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield (
+            lambda text: bar.update(task, description=text, completed=0, total=None),
+            lambda done, of: bar.update(task, completed=done, total=of),
+        )
+
+
+def _show(result: dict[str, Any], quiet: bool, verbose: bool, tuned: Tuned) -> None:
+    if quiet:
+        return
+    show = Console(highlight=False)
+    if not show.is_terminal:
+        show = Console(highlight=False, width=160)
+    table = Rows(box=None, pad_edge=False)
+    table.add_column("", width=1)
+    table.add_column("plan", overflow="fold")
+    for name in ("ms", "predicted", "arena", "flash"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for f in result["finalists"]:
+        mark = "*" if f["plan_sha256"] == result["chosen"]["plan_sha256"] else ""
+        expected = "?" if f["predicted_ms"] is None else f"{f['predicted_ms']:.3f}"
+        cost = "failed" if "error" in f else f"{f['measured_ms']:.3f}"
+        table.add_row(mark, ", ".join(f["names"]), cost, expected,
+                      f"{f['arena_bytes']:,}", f"{f['flash_bytes']:,}")  # fmt: skip
+    show.print(table)
+    proof = "" if result["optimum"]["proven"] else " (not proven: states were dropped)"
+    show.print(
+        f"{result['model']} on {result['board']}: {result['plans']:.3g} plans of "
+        f"{result['candidates']} candidates ({result['measured_candidates']} measured now); "
+        f"{result['agent']} is {result['optimality_gap']:.2%} above the optimum of the table{proof}"
+    )
+    for f in result["failed"]:
+        show.print(f"failed: {f['layer']}: {f['candidate']}: {f['error']}", markup=False)
+    if result["why"]:
+        show.print(result["why"])
+    if verbose:
+        for name, choice in tuned.chosen.plan.nodes.items():
+            show.print(f"  {name}: {choice.kernel} {choice.layout}", markup=False)

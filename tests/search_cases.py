@@ -1,0 +1,53 @@
+"""Price tables without measuring, and small spaces to search."""
+
+import hashlib
+import random
+from dataclasses import dataclass
+
+from codegen.board import load_board
+from codegen.graph import Graph
+from codegen.pipeline import load_graph
+from codegen.resources import examples_dir
+from rl.space import Space, build_space
+from rl.table import Price, Table
+from rl.walk import Walk
+
+BOARD = load_board("jetson-nano-cpu")
+KWS = examples_dir() / "models" / "mlperf_kws_dscnn.onnx"
+VWW = examples_dir() / "models" / "mlperf_vww_mbv1_025.onnx"
+
+
+@dataclass(frozen=True)
+class Invented(Table):
+    """A price for every candidate there may be, 1 to 1000, drawn from its names and a seed."""
+
+    seed: int = 0
+
+    def price(self, layer: str, kernel: str, come: str, layout: str) -> Price:
+        return self._draw(layer, kernel, come, layout)
+
+    def conversion(self, layer: str) -> Price:
+        return self._draw(layer)
+
+    def _draw(self, *names: str) -> Price:
+        text = " ".join((str(self.seed), *names))
+        value = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+        return Price(1.0 + value % 1000, value % 77, value % 991)
+
+
+def invented(graph: Graph, seed: int = 0) -> Space:
+    """The space of a network at invented prices."""
+    return build_space(graph, BOARD, Invented(BOARD.name, "cycles", "cold", {}, seed))
+
+
+def wander(walk: Walk, rng: random.Random) -> tuple[int, ...]:
+    """Any valid choices."""
+    state, out = walk.start, []
+    for i in range(len(walk.stages)):
+        out.append(rng.choice(walk.actions(i, state)))
+        state = walk.move(i, state, out[-1]).next
+    return tuple(out)
+
+
+def kws_space(seed: int = 0) -> Space:
+    return invented(load_graph(KWS), seed)

@@ -1,0 +1,63 @@
+"""The space of plans: what a walk says a plan costs is what the plan costs when it is lowered."""
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codegen.groups import regroup
+from codegen.models.architectures import build
+from codegen.onnx_import import translate
+from codegen.passes import optimise
+from codegen.plan import Plan, check_plan
+from codegen.pricing import plan_parts
+from codegen.schedule import lower
+from codegen.signature import CONVERT
+from rl.assignment import choices_of, cost_of, plan_of, repaired, steps_of
+from rl.space import Space
+from rl.walk import Walk
+from tests.random_graphs import networks
+from tests.search_cases import BOARD, invented, wander
+
+SHA = "0" * 64
+QUICK = settings(deadline=None, max_examples=150, derandomize=True, database=None)
+
+
+def lowered_cost(space: Space, plan: Plan) -> float:
+    """By the steps that the plan becomes, without copies to outputs."""
+    graph = regroup(space.graph, plan.groups)
+    program = lower(graph, plan, BOARD)
+    total = 0.0
+    for part in plan_parts(graph, plan, program):
+        key, c = part.signature.key, part.candidate
+        if part.signature.op == CONVERT:
+            total += space.table.conversion(key).cost
+        elif not part.step.endswith(" to output"):
+            total += part.share * space.table.price(key, c.kernel, c.come, c.layout).cost
+    return total
+
+
+def check_costs(space: Space, seed: int) -> None:
+    walk, rng = Walk(space), random.Random(seed)
+    for _ in range(5):
+        choices = wander(walk, rng)
+        plan = plan_of(space, choices, SHA)
+        check_plan(plan, space.graph, BOARD, SHA)
+        assert cost_of(walk, choices) == pytest.approx(lowered_cost(space, plan))
+        steps = steps_of(walk, choices)
+        assert sum(s.layer + s.conversion for s in steps) == pytest.approx(cost_of(walk, choices))
+        assert choices_of(space, plan) == choices
+        assert repaired(walk, choices) == choices
+
+
+@QUICK
+@given(networks(), st.integers(0, 999), st.booleans())
+def test_costs_of_random_networks(graph, seed, fused):
+    check_costs(invented(optimise(graph) if fused else graph, seed), seed)
+
+
+@pytest.mark.parametrize("name", ["light_inception_v1", "mobilenet_v3", "light_shufflenet"])
+def test_costs_of_real_networks(name):
+    check_costs(invented(optimise(translate(build(name), Path(name), name))), 1)

@@ -1,0 +1,269 @@
+"""codegen tune, from model to plan: on this machine with a tiny network, and on the virtual board
+with a bundled one."""
+
+import dataclasses
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from click.testing import CliRunner
+
+from codegen.cli import cli
+from codegen.errors import CodegenError
+from codegen.footprint import functions
+from codegen.pipeline import generate
+from codegen.run import Job, Outcome
+from codegen.run.local import LocalRunner
+from codegen.signature import NETWORK
+from codegen.store import Store
+from codegen.toolchain import find_host_cc, find_toolchain
+from rl.agents import Budget
+from rl.assignment import plan_of
+from rl.explain import explain
+from rl.limits import Limits
+from rl.network import EndToEnd
+from rl.report.page import page
+from rl.result import plan_with_figures, summary
+from rl.space import build_space
+from rl.table import Table
+from rl.tune import Request, Tools, tune
+from rl.walk import Walk
+from tests.pricing_cases import LOCAL, MODELS, needs_cc, needs_cross
+from tests.tiny import tiny_network
+
+
+class Quick(LocalRunner):
+    """Whole networks are run for milliseconds, and no run is noisy."""
+
+    def run(self, job: Job, board) -> Outcome:
+        if job.args or "tiny_run" not in {f.name for f in functions(job.program)}:
+            return super().run(job, board)
+        outcome = super().run(dataclasses.replace(job, args=("5", "0", "0.01")), board)
+        return dataclasses.replace(outcome, report={**outcome.report, "runs_ns": [1000.0] * 8})
+
+
+class Wrong(LocalRunner):
+    """A machine on which programs that contain a function compute nothing but zeros."""
+
+    def __init__(self, function: str):
+        self.function = function
+
+    def run(self, job: Job, board) -> Outcome:
+        outcome = super().run(job, board)
+        if not any(self.function in f.name for f in functions(job.program)):
+            return outcome
+        zeros = {name: bytes(len(data)) for name, data in outcome.outputs.items()}
+        return dataclasses.replace(outcome, outputs=zeros)
+
+
+def tools(store: Store, checker=None, **told) -> Tools:
+    return Tools(Quick(), checker, find_toolchain(LOCAL), store, **told)
+
+
+def request_for(folder: Path) -> Request:
+    return Request(tiny_network(folder), LOCAL, jobs=1, budget=Budget(episodes=20))
+
+
+@pytest.fixture(scope="module")
+def tuned_once(tmp_path_factory):
+    """(request, store file, what came out) of one search on this machine."""
+    if not find_host_cc():
+        pytest.skip("no C compiler on this machine")
+    folder = tmp_path_factory.mktemp("tuned")
+    request = request_for(folder)
+    store = Store(folder / "store.sqlite")
+    return request, store, tune(request, tools(store, LocalRunner()))
+
+
+@pytest.fixture
+def invented(tuned_once, monkeypatch):
+    """(request, tools) where layers are priced already and whole networks cost what is made up."""
+    request, store, _ = tuned_once
+
+    def measure(generated, bench) -> EndToEnd:
+        steps = tuple(100.0 for _ in generated.schedule.program.steps)
+        return EndToEnd(sum(steps), steps, generated.schedule.arena_bytes, 4096)
+
+    monkeypatch.setattr("rl.finalists.measure_network", measure)
+    return request, lambda **told: tools(store, **told)
+
+
+def test_the_plan_is_the_fastest_finalist(tuned_once):
+    request, _, tuned = tuned_once
+    names = {n for f in tuned.finalists for n in f.names}
+    assert names >= {"qlearning", "exact", "greedy", "default"}
+    assert tuned.chosen.measured.cost == min(f.measured.cost for f in tuned.finalists)
+    assert not any(f.measured.error for f in tuned.finalists)
+    result = summary(request, tuned)
+    assert result["optimality_gap"] == pytest.approx(0.0)
+    assert result["chosen"]["measured_ms"] > 0
+    figures = plan_with_figures(tuned).predicted
+    assert figures["flash_bytes"] > 16 * 8 * 4
+    assert figures["cycles"] is None  # this machine counts none
+
+
+def test_a_second_search_measures_nothing_and_says_the_same(tuned_once):
+    request, store, first = tuned_once
+    measured = len(list(store.rows()))
+    again = tune(request, tools(store))
+    assert len(list(store.rows())) == measured
+    assert again.priced.measured == 0 < first.priced.measured
+    assert plan_with_figures(again).to_json() == plan_with_figures(first).to_json()
+
+
+def test_a_row_that_computes_nonsense_is_marked_and_not_chosen(tuned_once, tmp_path):
+    """The cheapest row of the product is wrong on this board."""
+    request, store, tuned = tuned_once
+    best = plan_of(tuned.space, tuned.best.choices, "").nodes
+    product = next(c.kernel for c in best.values() if c.kernel.startswith("dense"))
+    copy = Store(tmp_path / "copy")
+    copy.put(r for r in store.rows() if r[0].layer.op != NETWORK)
+    tuned = tune(request, tools(copy, Wrong(product)))
+    assert product not in {c.kernel for c in tuned.chosen.plan.nodes.values()}
+    failed = summary(request, tuned)["failed"]
+    assert {f["candidate"].split()[0] for f in failed} == {product}
+    assert "wrong result" in failed[0]["error"]
+
+
+def test_when_nothing_works_it_says_so(invented, monkeypatch):
+    request, tools_with = invented
+    bad = EndToEnd(float("inf"), (), 0, 0, "signal 11")
+    monkeypatch.setattr("rl.finalists.measure_network", lambda generated, bench: bad)
+    with pytest.raises(CodegenError, match="no plan works on local: signal 11"):
+        tune(request, tools_with())
+
+
+@pytest.mark.parametrize("phase", ["measuring candidates", "building"])
+def test_ctrl_c_keeps_the_best_so_far(phase, invented):
+    def press(text: str) -> None:
+        if text.startswith(phase) and not pressed:
+            pressed.append(text)
+            raise KeyboardInterrupt
+
+    request, tools_with = invented
+    pressed: list[str] = []
+    if phase == "building":
+        tuned = tune(request, tools_with(stage=press))
+    else:
+        tuned = tune(request, tools_with(progress=lambda done, of: press(phase)))
+    assert pressed
+    result = summary(request, tuned)
+    assert result["interrupted"]
+    assert result["why"] == "not run: interrupted"
+    assert result["chosen"]["measured_ms"] is None
+    assert tuned.chosen.plan.nodes.keys() == generate(request.model, LOCAL).plan.nodes.keys()
+
+
+@needs_cc
+def test_a_budget_of_measurements(tuned_once, invented, tmp_path):
+    few = dataclasses.replace(tuned_once[0], budget=Budget(episodes=5, measurements=2))
+    tuned = tune(few, tools(Store(tmp_path / "empty")))
+    assert tuned.priced.measured == 2
+    prices = [p for found in tuned.priced.table.layers.values() for p in found.values()]
+    assert sum(not p.guessed for p in prices) == 2
+    assert any(p.guessed for p in prices)
+    assert tuned.chosen.measured.cost > 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        (Limits(flash=10), "--max-flash: 10 bytes are not enough"),
+        (Limits(latency_ms=1e-6), "limits: the fastest plan found takes"),
+    ],
+)
+def test_limits_that_cannot_be_kept(limits, said, invented):
+    request, tools_with = invented
+    with pytest.raises(CodegenError, match=said):
+        tune(dataclasses.replace(request, limits=limits), tools_with())
+
+
+def test_no_candidate_is_left(tuned_once):
+    request, _, tuned = tuned_once
+    graph = generate(request.model, LOCAL).graph
+    nothing = Table("local", "ns", "cold", {})
+    with pytest.raises(CodegenError, match=r"no candidate is left \(none was priced\)"):
+        build_space(graph, LOCAL, nothing)
+    failed = {
+        key: {n: dataclasses.replace(p, error="signal 11") for n, p in found.items()}
+        for key, found in tuned.priced.table.layers.items()
+    }
+    with pytest.raises(CodegenError, match=r"all \d+ candidates failed, e.g. dense.*signal 11"):
+        build_space(graph, LOCAL, dataclasses.replace(nothing, layers=failed))
+
+
+def test_the_page_is_well_formed_and_names_everything(tuned_once):
+    request, _, tuned = tuned_once
+    rows = explain(Walk(tuned.space), tuned.best.choices, 1e-6)
+    text = page(request, tuned, rows)
+    root = ElementTree.fromstring(text.split("\n", 1)[1])
+    assert len(root.findall(".//{http://www.w3.org/2000/svg}svg")) == 6
+    said = "".join(root.itertext())
+    assert all(n.name in said for n in tuned.space.graph.nodes)
+    assert all(name in said for name in ("qlearning", "random", "exact optimum", "ncnn"))
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")  # self-contained
+    assert page(request, tuned, rows) == text
+
+
+# ---- the verb ----
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--agent", "sarsa"], "--agent: 'sarsa'"),
+        (["--budget", "soon"], "--budget: 'soon'"),
+        (["--max-arena", "big"], "--max-arena: 'big'; a positive number of bytes"),
+        (["--max-flash", "0"], "--max-flash: '0'"),
+        (["--max-latency", "-1"], "--max-latency: -1"),
+        (["--runner", "qemu"], "--runner: 'qemu'"),
+        (["--board", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_input(options, said, tmp_path):
+    args = ["tune", str(tiny_network(tmp_path)), "--board", "local", *options]
+    result = CliRunner().invoke(cli, args)
+    assert isinstance(result.exception, CodegenError)
+    assert said in str(result.exception)
+
+
+def test_the_output_is_a_file(tmp_path):
+    model = tiny_network(tmp_path)
+    result = CliRunner().invoke(
+        cli, ["tune", str(model), "--board", "local", "--out", str(model)]
+    )
+    assert result.exit_code != 0
+    assert "is a file" in result.output + str(result.exception)
+
+
+def test_the_verb_writes_a_plan_that_builds(tuned_once, tmp_path):
+    model, out = tuned_once[0].model, tmp_path / "out"
+    args = ["tune", str(model), "--board", "local", "--jobs", "1", "--out", str(out), "--json",
+            "--store", str(tuned_once[1].path)]  # fmt: skip
+    result = CliRunner().invoke(cli, args)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report == json.loads((out / "tune.json").read_text())
+    plan = ["--plan", str(out / "plan.json"), "--out", str(tmp_path / "lib")]
+    args = ["build", str(model), "--board", "local", "--no-verify", *plan]
+    built = CliRunner().invoke(cli, args)
+    assert built.exit_code == 0, built.output
+
+
+@needs_cross
+def test_a_bundled_network_on_the_virtual_board(tmp_path):
+    out = tmp_path / "out"
+    args = ["tune", str(MODELS / "mnist8.onnx"), "--board", "jetson-nano-cpu", "--out",
+            str(out), "--store", str(tmp_path / "store"), "--measure", "active"]  # fmt: skip
+    first = CliRunner().invoke(cli, args)
+    assert first.exit_code == 0, first.output
+    plan, told = (out / "plan.json").read_bytes(), json.loads((out / "tune.json").read_text())
+    assert told["optimality_gap"] <= 0.01
+    assert told["optimum"]["proven"]
+    chosen = told["chosen"]
+    assert chosen["measured_ms"] == min(f["measured_ms"] for f in told["finalists"])
+    assert abs(chosen["measured_to_predicted"] - 1) < 0.05 or told["why"]
+    again = CliRunner().invoke(cli, [*args, "--max-arena", "1k"])
+    assert "--max-arena: 1024 bytes are not enough" in str(again.exception)
+    assert (out / "plan.json").read_bytes() == plan
