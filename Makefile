@@ -18,10 +18,9 @@ $(STAMP): pyproject.toml .ci/setup.sh
 	VENV=$(VENV) sh .ci/setup.sh
 	@touch $@
 
-# Wheels of torch without CUDA, a tenth of the size of the others, where their index can be reached.
+# TORCH_INDEX: a package index with wheels of torch without CUDA, a tenth of the size of the others.
 $(VENV)/.setup-rl: $(STAMP)
-	$(BIN)/pip install --quiet --index-url https://download.pytorch.org/whl/cpu torch || \
-	    $(BIN)/pip install --quiet torch
+	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(BIN)/pip install --quiet --editable '.[rl,test]'
 	@touch $@
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from codegen.board import Board
 from codegen.build import Binary, compile_library
-from codegen.emit import write
 from codegen.footprint import sections
 from codegen.interpret import evaluate
 from codegen.measured import Unsuitable, modelled, timed
@@ -26,6 +25,7 @@ from codegen.reference import Reference, random_inputs
 from codegen.report import layers as layer_rows
 from codegen.run import Job, Runner
 from codegen.signature import NETWORK, Signature
+from codegen.sources import write
 from codegen.store import Key, Measurement, Store
 from codegen.toolchain import Toolchain
 from codegen.verify import Case, Interface, check_case, check_layers
