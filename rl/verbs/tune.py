@@ -23,10 +23,13 @@ from codegen.verbs.options import (
     ACCEPT_HOST_KEY,
     BOARD,
     HOSTS,
+    JOBS,
     JSON,
+    MEASURER,
     MODEL,
     SHAPE,
     STORE,
+    WEIGHTS,
     console,
     parse_shapes,
     verbosity,
@@ -77,23 +80,11 @@ from rl.verbs.sizes import parse_bytes, parse_ms
     help="Which candidates: those that the cost formula finds promising, those that may still "
     "change the plan by a cost model learnt on the way (fewest), or all.",
 )
-@click.option(
-    "--runner",
-    default="",
-    help="What measures: virtual, local or ssh. Default: virtual where the board has it, ssh with "
-    "--host.",
-)
+@MEASURER
 @HOSTS
 @ACCEPT_HOST_KEY
-@click.option(
-    "--weights",
-    type=click.Choice(["auto", "cold", "warm"]),
-    default="auto",
-    show_default=True,
-    help="Where weights lie before a layer is measured: cold in memory or warm in L2. auto: warm "
-    "where the whole network fits in L2.",
-)
-@click.option("--jobs", default=0, help="Programs measured at once. Default: as `codegen price`.")
+@WEIGHTS
+@JOBS
 @click.option("--timeout", default=1800.0, show_default=True, help="Seconds one run may take.")
 @SHAPE
 @STORE
