@@ -39,7 +39,7 @@ from rl.limits import Limits
 from rl.pareto import parse_axes
 from rl.promising import Selection
 from rl.report.page import page
-from rl.result import summary, write_results
+from rl.result import summary, verdict, write_results
 from rl.transfer import read_learnt
 from rl.tune import Request, Tools, Tuned
 from rl.tune import tune as search
@@ -205,11 +205,10 @@ def _show(result: dict[str, Any], quiet: bool, verbose: bool, tuned: Tuned) -> N
         table.add_row(mark, ", ".join(f["names"]), cost, expected,
                       f"{f['arena_bytes']:,}", f"{f['flash_bytes']:,}")  # fmt: skip
     show.print(table)
-    proof = "" if result["optimum"]["proven"] else " (not proven: states were dropped)"
     show.print(
         f"{result['model']} on {result['board']}: {result['plans']:.3g} plans of "
         f"{result['candidates']} candidates ({result['measured_candidates']} measured now); "
-        f"{result['agent']} is {result['optimality_gap']:.2%} above the optimum of the table{proof}"
+        f"{verdict(result)}"
     )
     for f in result["failed"]:
         show.print(f"failed: {f['layer']}: {f['candidate']}: {f['error']}", markup=False)
