@@ -17,12 +17,9 @@ from typing import Any
 
 from benchmarks.peers.__main__ import BOARDS, MODELS
 from codegen.board import Board, load_board
-from codegen.cost import cycles
 from codegen.errors import CodegenError
 from codegen.graph import Graph, Node
 from codegen.groups import Group, find_groups, regroup
-from codegen.kernels import Kernel, candidates
-from codegen.layer import layer_of
 from codegen.layout import LAYOUTS
 from codegen.models.fetch import fetch, write_atomically
 from codegen.ops import OPS
@@ -33,6 +30,7 @@ from codegen.recorded import FOLDER, Recorded, load_recorded, read_recorded
 from codegen.run import pick_runner
 from codegen.signature import Signature, signature_of
 from codegen.store import Store, store_path
+from rl.promising import promising
 
 NETWORKS = (*MODELS, "mnist8", "mlperf_ad_ae", "ppocr_cls", "blazeface_back", "oww_embedding")
 # Candidates that are expected to take so many times what the best one does, or fewer than so many.
@@ -104,7 +102,9 @@ def _group(graph: Graph, group: Group) -> tuple[Graph, Node]:
 def _best(places: list[tuple[Graph, Node]], board: Board, settings: Settings) -> dict:
     """Signature -> the fastest row per layout, with thousands of cycles."""
     rows = {
-        signature_of(g, n): {r.name for x in LAYOUTS for r in _promising(g, n, board, x)}
+        signature_of(g, n): {
+            r.name for x in LAYOUTS for _, r in promising(g, n, board, x, _PROMISING, _MOST)
+        }
         for g, n in places
     }
     prices = price_signatures(
@@ -117,13 +117,6 @@ def _best(places: list[tuple[Graph, Node]], board: Board, settings: Settings) ->
             if c.come == c.layout and not m.error:
                 best[s].setdefault(c.layout, (c.kernel, round(m.cost / 1e3, 1)))
     return best
-
-
-def _promising(graph: Graph, node: Node, board: Board, layout: str) -> list[Kernel]:
-    layer = layer_of(graph, node, layout)
-    rows = [r for r in candidates(layer, board) if r.layout in ("any", layout)]
-    ranked = sorted((cycles(graph, node, layer, r, board), r.name, r) for r in rows)
-    return [r for cost, _, r in ranked[:_MOST] if cost <= _PROMISING * ranked[0][0]]
 
 
 if __name__ == "__main__":

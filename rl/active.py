@@ -8,9 +8,8 @@ than it as far as the model's bounds hold, and measuring ends. (Optimism in the 
 as the lower bounds of A* decide what is expanded.)
 """
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from codegen.board import Board
 from codegen.graph import Graph
@@ -21,9 +20,9 @@ from codegen.schedule import lower
 from codegen.signature import Signature
 from rl.assignment import plan_of
 from rl.exact import optimum
-from rl.guess import learn, row_of
+from rl.guess import filled, row_of
 from rl.space import build_space
-from rl.table import Price, Table
+from rl.table import Table
 from rl.walk import Walk
 
 # Measure these kernels of these layers, and return the table with all that is known by now.
@@ -51,7 +50,7 @@ def select(
     """Measure what may matter, starting from what is `known`; the table of all that was measured
     (guesses left out)."""
     for _ in range(settings.rounds):
-        hopeful = optimistic(known, formula, settings.doubt)
+        hopeful = filled(known, formula, settings.doubt)
         walk = Walk(build_space(graph, board, hopeful))
         best = optimum(walk)
         if best is None:
@@ -64,19 +63,6 @@ def select(
         if known == before:  # the budget is used up
             break
     return known
-
-
-def optimistic(known: Table, formula: Table, doubt: float) -> Table:
-    """Measured prices, and for all others the lower end of what is expected."""
-    model = learn(known, formula)
-    layers: dict[str, dict[str, Price]] = {k: dict(v) for k, v in known.layers.items()}
-    for key, found in formula.layers.items():
-        here = layers.setdefault(key, {})
-        for name, price in found.items():
-            if name not in here:
-                cost, spread = model.expect(row_of(name), price.cost)
-                here[name] = replace(price, cost=cost * math.exp(-doubt * spread), guessed=True)
-    return replace(known, layers=layers)
 
 
 def _missing(

@@ -43,17 +43,18 @@ def learn(measured: Table, formula: Table) -> CostModel:
                      (mean, spread))  # fmt: skip
 
 
-def filled(measured: Table, formula: Table) -> Table:
-    """The table with guesses for every candidate that was not measured. In another unit than cycles
-    the ratios hold the change of unit, too."""
+def filled(measured: Table, formula: Table, doubt: float = 0.0) -> Table:
+    """The table with guesses for every candidate that was not measured: what the model expects,
+    less `doubt` standard deviations. In another unit than cycles the ratios hold the change of
+    unit, too."""
     model = learn(measured, formula)
     layers: dict[str, dict[str, Price]] = {k: dict(v) for k, v in measured.layers.items()}
     for key, found in formula.layers.items():
         here = layers.setdefault(key, {})
         for name, price in found.items():
             if name not in here:
-                cost, _ = model.expect(row_of(name), price.cost)
-                here[name] = replace(price, cost=cost, guessed=True)
+                cost, spread = model.expect(row_of(name), price.cost)
+                here[name] = replace(price, cost=cost * math.exp(-doubt * spread), guessed=True)
     return replace(measured, layers=layers)
 
 

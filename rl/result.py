@@ -1,6 +1,7 @@
 """What a search leaves behind: plan.json, tune.json, and the lines for the terminal."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def summary(request: Request, tuned: Tuned) -> dict[str, Any]:
         "measured_candidates": tuned.priced.measured,
         "failed": [*tuned.priced.failures, *tuned.wrong],
         "episodes": len(tuned.found.curve),
-        "optimality_gap": round(tuned.gap, 9),
+        "optimality_gap": None if tuned.gap is None else round(tuned.gap, 9),
         "optimum": {
             "value": tuned.best.value,
             "proven": tuned.best.proven,
@@ -101,8 +102,19 @@ def _ms(cost: float, unit: str, board: Any) -> float:
     return round(milliseconds(cost, unit, board), 6)
 
 
+def verdict(told: Mapping[str, Any]) -> str:
+    """How far the agent is from the optimum, in words."""
+    if told["optimality_gap"] is None:
+        return f"{told['agent']} did not run; the plan is the optimum of what was priced"
+    proof = "" if told["optimum"]["proven"] else " (not proven: states were dropped)"
+    return (f"{told['agent']} is {told['optimality_gap']:.2%} above the exact optimum of the price "
+            f"table{proof}")  # fmt: skip
+
+
 def _thinned(curve: tuple[float, ...]) -> list[list[float]]:
     """[episode, best value] where the value changes, at most so many points."""
+    if not curve:
+        return []
     changes = [(i, v) for i, v in enumerate(curve) if not i or v != curve[i - 1]]
     step = -(-len(changes) // _POINTS) or 1
     kept = changes[::step]

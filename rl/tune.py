@@ -92,7 +92,10 @@ class Tuned:
     interrupted: bool
 
     @property
-    def gap(self) -> float:
+    def gap(self) -> float | None:
+        """None where there was no time for the agent."""
+        if not self.found.curve:
+            return None
         return self.found.value / self.best.value - 1.0 if self.best.value else 0.0
 
 
@@ -116,8 +119,9 @@ def tune(request: Request, tools: Tools) -> Tuned:
     tools.stage("searching")
     goal = goal_for(walk, request.limits, arena)
     best = exact_of(walk, goal)
-    found = Found(best.choices, best.value, (best.value,))
+    found = Found(best.choices, best.value, ())  # an agent that does not run has no curve
     with interrupts.caught():
+        interrupts.check()
         found = agent.search(
             Problem(walk, goal, request.seed, request.budget, interrupts.stopped, request.prior)
         )
@@ -141,7 +145,7 @@ def tune(request: Request, tools: Tools) -> Tuned:
         for point in _thinned(front(walk, request.pareto, arena)) if request.pareto else ():
             contest.enter("front", plan_of(space, point.choices, sha))
     if interrupts.stopped() and not contest.sound():
-        chosen = _not_run(contest, *first[0])
+        chosen = _not_run(contest, *first[1])
     else:
         chosen = choose(contest, request.limits, request.board, priced.table.unit)
     return Tuned(
@@ -151,7 +155,7 @@ def tune(request: Request, tools: Tools) -> Tuned:
 
 
 def _not_run(contest: Contest, name: str, plan: Plan) -> Finalist:
-    """The plan of the agent, when there was no time to run any."""
+    """The best plan of the table, when there was no time to run any."""
     generated = finish(contest.graph, plan, contest.bench.board, contest.bench.model.name)
     measured = EndToEnd(0.0, (), generated.schedule.arena_bytes, 0, "not run: interrupted")
     return Finalist((name,), generated, predicted(generated, contest.table), measured)
@@ -166,6 +170,11 @@ class Interrupts:
     def stopped(self) -> bool:
         """Whether the user wants it to end."""
         return self._seen
+
+    def check(self) -> None:
+        """KeyboardInterrupt where it was pressed before."""
+        if self._seen:
+            raise KeyboardInterrupt
 
     @contextmanager
     def caught(self) -> Iterator[None]:

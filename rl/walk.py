@@ -8,7 +8,7 @@ codegen/schedule.py, and a test holds the two against each other.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from codegen.graph import Node
@@ -20,6 +20,7 @@ from codegen.layout import (
     same_memory,
     transposition,
 )
+from rl.facts import facts_of
 from rl.space import Action, Space
 
 _NO_COPY, _OWN_COPY, _VIEW_COPY = 0, 1, 2
@@ -51,18 +52,6 @@ class Move(NamedTuple):
     held: int
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """What the network says of a tensor, whatever the plan is."""
-
-    last: int  # stage of the last reader
-    alone: bool  # read once
-    joined: bool  # read by a concatenation
-    output: bool
-    given: bool  # an input or output of the network: not in the arena
-    bytes: int
-
-
 class Walk:
     """The deterministic decision process over a space. Everything is found lazily and kept; two
     walks over the same space number states alike if they are walked alike."""
@@ -70,8 +59,8 @@ class Walk:
     def __init__(self, space: Space):
         self.space = space
         self.stages = space.stages
-        self._facts = _facts(space)
-        self._makes = {s.name: tuple(filter(None, s.node.outputs)) for s in self.stages}
+        self.facts = facts_of(space)
+        self.makes = {s.name: tuple(filter(None, s.node.outputs)) for s in self.stages}
         self._states: list[dict[State, int]] = [{} for _ in range(len(self.stages) + 1)]
         self._listed: list[list[State]] = [[] for _ in self._states]
         self._moves: dict[tuple[int, int, int], Move] = {}
@@ -146,8 +135,8 @@ class Walk:
         for tensor, what in sorted(held.items(), key=lambda p: p[0]):
             if isinstance(what, Action):
                 kept.append((tensor, what))
-            elif self._facts[tensor].last >= stage:
-                facts = self._facts[tensor]
+            elif self.facts[tensor].last >= stage:
+                facts = self.facts[tensor]
                 kept.append((tensor, what if facts.joined else what._replace(view=False)))
         state = tuple(kept)
         known = self._states[stage]
@@ -207,12 +196,12 @@ class _Step:
         total = 0
         for tensor, what in self.held.items():
             if isinstance(what, Held):
-                facts = self.walk._facts[tensor]
+                facts = self.walk.facts[tensor]
                 own = not facts.given and tensor not in self.parts
                 total += facts.bytes * (int(own) + int(what.copy == _OWN_COPY))
             else:  # what a group leaves is written while its first node is
-                made = self.walk._makes[what.group[-1]]
-                total += sum(f.bytes for t in made if not (f := self.walk._facts[t]).given)
+                made = self.walk.makes[what.group[-1]]
+                total += sum(f.bytes for t in made if not (f := self.walk.facts[t]).given)
         return total
 
     def _held(self, tensor: str) -> Held:
@@ -235,7 +224,7 @@ class _Step:
         for tensor in node.outputs:
             if not tensor:
                 continue
-            facts = self.walk._facts[tensor]
+            facts = self.walk.facts[tensor]
             joined = facts.joined and facts.alone and not facts.output
             self.held[tensor] = Held(layout, view, pitch and joined, _NO_COPY)
             if facts.output:  # the caller wants it in ONNX order
@@ -274,7 +263,7 @@ class _Step:
     def _claim(self, tensor: str, layout: str, whole: bool, pixels: bool) -> bool:
         """May the memory of this tensor lie inside the concatenation? Then it does from now on."""
         have = self._held(tensor)
-        if self.walk._facts[tensor].output:
+        if self.walk.facts[tensor].output:
             return False
         other = have.layout != layout and len(self.graph.tensors[tensor].shape) > 2
         if have.copy == _VIEW_COPY if other else have.view:
@@ -300,22 +289,3 @@ def _classes(actions: tuple[Action, ...]) -> list[int]:
 def _inside(state: State, name: str) -> bool:
     """Is a node part of a group that was begun?"""
     return any(isinstance(what, Action) and name in what.group for _, what in state)
-
-
-def _facts(space: Space) -> dict[str, _Facts]:
-    graph = space.graph
-    last: dict[str, int] = {}
-    reads: dict[str, int] = {}
-    joined: set[str] = set()
-    for i, stage in enumerate(space.stages):
-        for tensor in stage.node.reads:
-            last[tensor] = i
-            reads[tensor] = reads.get(tensor, 0) + 1
-            if stage.node.op == "Concat":
-                joined.add(tensor)
-    given = {*graph.inputs, *graph.outputs}
-    return {
-        t.name: _Facts(last.get(t.name, -1), reads.get(t.name, 0) == 1, t.name in joined,
-                       t.name in graph.outputs, t.name in given, t.bytes)
-        for t in graph.tensors.values() if t.name not in graph.constants
-    }  # fmt: skip

@@ -8,6 +8,8 @@ from codegen.board import load_board
 from codegen.graph import Graph
 from codegen.pipeline import load_graph
 from codegen.resources import examples_dir
+from rl.agents import Problem
+from rl.agents.plans import start_choices
 from rl.space import Space, build_space
 from rl.table import Price, Table
 from rl.walk import Walk
@@ -42,11 +44,7 @@ def invented(graph: Graph, seed: int = 0) -> Space:
 
 def wander(walk: Walk, rng: random.Random) -> tuple[int, ...]:
     """Any valid choices."""
-    state, out = walk.start, []
-    for i in range(len(walk.stages)):
-        out.append(rng.choice(walk.actions(i, state)))
-        state = walk.move(i, state, out[-1]).next
-    return tuple(out)
+    return start_choices(Problem(walk), rng, greedy=False)
 
 
 def kws_space(seed: int = 0) -> Space:

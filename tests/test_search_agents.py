@@ -60,7 +60,7 @@ def test_time_is_a_budget(name, walk):
     assert len(found.curve) > 1
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "light_squeezenet"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "light_squeezenet"])
 def test_q_learning_finds_the_optimum(name):
     """Within 1 % after 1,000 episodes, and better than ten times as many random plans."""
     walk = network(name)
@@ -74,7 +74,9 @@ def test_q_learning_finds_the_optimum(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mobilenet_v3", "light_resnet50", "light_inception_v1"])
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v3", "resnet18", "light_resnet50", "light_inception_v1"]
+)
 def test_q_learning_finds_the_optimum_from_every_seed(name):
     walk = network(name)
     best = optimum(walk).value

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codegen.passes import optimise
+from rl.agents import Problem
+from rl.agents.plans import plan_value
 from rl.assignment import cost_of, steps_of
 from rl.exact import optimum
 from rl.reward import Goal, reward
@@ -55,15 +57,6 @@ def test_nothing_is_better(graph, seed):
     )
 
 
-def total(walk: Walk, goal: Goal, choices) -> float:
-    state, out = walk.start, 0.0
-    for i, action in enumerate(choices):
-        move = walk.move(i, state, action)
-        out += goal.value(walk.stages[i], action, move)
-        state = move.next
-    return out
-
-
 @QUICK
 @given(networks(largest=6), st.integers(0, 999), st.floats(0.2, 1.0))
 def test_limits_of_memory_and_prices_of_flash(graph, seed, part):
@@ -72,7 +65,7 @@ def test_limits_of_memory_and_prices_of_flash(graph, seed, part):
     needs = [max(s.held + s.scratch for s in steps_of(walk, p)) for p in plans]
     goal = Goal(0.5, max(1, int(part * max(needs))))
     best = optimum(walk, goal)
-    values = [total(walk, goal, p) for p in plans]
+    values = [plan_value(Problem(walk, goal), p) for p in plans]
     assert (best is None) == (min(values) == float("inf"))
     if best:
         assert best.value == pytest.approx(min(values))

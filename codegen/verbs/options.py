@@ -97,6 +97,26 @@ STORE = click.option(
     type=_path(dir_okay=False),
     help="File of measurements. Default: $CODEGEN_STORE, else measurements.sqlite in the cache.",
 )
+MEASURER = click.option(
+    "--runner",
+    default="",
+    help="What measures: virtual, local or ssh. Default: virtual where the board has it, ssh with "
+    "--host.",
+)
+WEIGHTS = click.option(
+    "--weights",
+    type=click.Choice(["auto", "cold", "warm"]),
+    default="auto",
+    show_default=True,
+    help="Where weights lie before a layer is measured: cold in memory or warm in L2. auto: warm "
+    "where the whole network fits in L2.",
+)
+JOBS = click.option(
+    "--jobs",
+    default=0,
+    help="Programs measured at once. Default: one per core of this machine on the virtual board, "
+    "one per real board.",
+)
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print the report as JSON on stdout, nothing else."
 )

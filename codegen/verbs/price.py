@@ -36,10 +36,13 @@ from codegen.verbs.options import (
     BOARD,
     DTYPE,
     HOSTS,
+    JOBS,
     JSON,
+    MEASURER,
     MODEL,
     SHAPE,
     STORE,
+    WEIGHTS,
     parse_shapes,
     verbosity,
 )
@@ -56,29 +59,12 @@ _FIGURES = ("cycles", "ns", *PARTS, "scratch_bytes", "code_bytes", "weights_byte
     metavar="NAME",
     help="Only the layer of this node (or the layer whose key, as shown, begins so).",
 )
-@click.option(
-    "--runner",
-    default="",
-    help="What measures: virtual, local or ssh. Default: virtual where the board has it, ssh with "
-    "--host.",
-)
+@MEASURER
 @HOSTS
 @ACCEPT_HOST_KEY
-@click.option(
-    "--weights",
-    type=click.Choice(["auto", "cold", "warm"]),
-    default="auto",
-    show_default=True,
-    help="Where weights lie before a run: cold in memory or warm in L2. auto: warm where the whole "
-    "network fits in L2.",
-)
+@WEIGHTS
 @click.option("--again", is_flag=True, help="Measure also what the store knows.")
-@click.option(
-    "--jobs",
-    default=0,
-    help="Programs measured at once. Default: one per core of this machine on the virtual board, "
-    "one per real board.",
-)
+@JOBS
 @SHAPE
 @DTYPE
 @STORE

@@ -11,7 +11,7 @@ from rl.finalists import Finalist
 from rl.network import EndToEnd
 from rl.report.charts import Line, bars_svg, lines_svg, points_svg
 from rl.report.network import algorithm, colour, network_svg
-from rl.result import summary
+from rl.result import summary, verdict
 from rl.tune import Request, Tuned, milliseconds
 from rl.walk import Walk
 
@@ -52,8 +52,8 @@ def _lead(told: dict[str, Any]) -> str:
                else f"{chosen['measured_ms']:.3f} ms")  # fmt: skip
     text = (
         f"{figures}; {chosen['arena_bytes']:,} bytes of arena, {chosen['flash_bytes']:,} of flash. "
-        f"{told['plans']:.3g} plans of {told['candidates']} candidates; {told['agent']} is "
-        f"{told['optimality_gap']:.2%} above the exact optimum of the price table. {told['why']}"
+        f"{told['plans']:.3g} plans of {told['candidates']} candidates; {verdict(told)}. "
+        f"{told['why']}"
     )
     return f"<p>{escape(text)}</p>"
 

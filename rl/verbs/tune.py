@@ -23,10 +23,13 @@ from codegen.verbs.options import (
     ACCEPT_HOST_KEY,
     BOARD,
     HOSTS,
+    JOBS,
     JSON,
+    MEASURER,
     MODEL,
     SHAPE,
     STORE,
+    WEIGHTS,
     console,
     parse_shapes,
     verbosity,
@@ -36,7 +39,7 @@ from rl.limits import Limits
 from rl.pareto import parse_axes
 from rl.promising import Selection
 from rl.report.page import page
-from rl.result import summary, write_results
+from rl.result import summary, verdict, write_results
 from rl.transfer import read_learnt
 from rl.tune import Request, Tools, Tuned
 from rl.tune import tune as search
@@ -77,23 +80,11 @@ from rl.verbs.sizes import parse_bytes, parse_ms
     help="Which candidates: those that the cost formula finds promising, those that may still "
     "change the plan by a cost model learnt on the way (fewest), or all.",
 )
-@click.option(
-    "--runner",
-    default="",
-    help="What measures: virtual, local or ssh. Default: virtual where the board has it, ssh with "
-    "--host.",
-)
+@MEASURER
 @HOSTS
 @ACCEPT_HOST_KEY
-@click.option(
-    "--weights",
-    type=click.Choice(["auto", "cold", "warm"]),
-    default="auto",
-    show_default=True,
-    help="Where weights lie before a layer is measured: cold in memory or warm in L2. auto: warm "
-    "where the whole network fits in L2.",
-)
-@click.option("--jobs", default=0, help="Programs measured at once. Default: as `codegen price`.")
+@WEIGHTS
+@JOBS
 @click.option("--timeout", default=1800.0, show_default=True, help="Seconds one run may take.")
 @SHAPE
 @STORE
@@ -214,11 +205,10 @@ def _show(result: dict[str, Any], quiet: bool, verbose: bool, tuned: Tuned) -> N
         table.add_row(mark, ", ".join(f["names"]), cost, expected,
                       f"{f['arena_bytes']:,}", f"{f['flash_bytes']:,}")  # fmt: skip
     show.print(table)
-    proof = "" if result["optimum"]["proven"] else " (not proven: states were dropped)"
     show.print(
         f"{result['model']} on {result['board']}: {result['plans']:.3g} plans of "
         f"{result['candidates']} candidates ({result['measured_candidates']} measured now); "
-        f"{result['agent']} is {result['optimality_gap']:.2%} above the optimum of the table{proof}"
+        f"{verdict(result)}"
     )
     for f in result["failed"]:
         show.print(f"failed: {f['layer']}: {f['candidate']}: {f['error']}", markup=False)
