@@ -3,7 +3,7 @@ benchmarks.search [--help]`.
 
 Prices what is missing on the virtual board, runs every agent over seeds on the price tables, builds
 and runs the finalists (and, with --whole, the uniform plans), and writes
-benchmarks/results/search.json, then docs/SEARCH.md and its curves. Rows that are there already are
+benchmarks/search/results.json, then docs/SEARCH.md and its curves. Rows that are there already are
 kept unless they are named.
 """
 

@@ -1,4 +1,4 @@
-"""benchmarks/results/search.json -> docs/SEARCH.md and docs/search-*.svg."""
+"""benchmarks/search/results.json -> docs/SEARCH.md and docs/search-*.svg."""
 
 import json
 import statistics
@@ -10,11 +10,11 @@ from codegen.models.fetch import write_atomically
 from rl.report.charts import Line, lines_svg
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-FILE = ROOT / "benchmarks" / "results" / "search.json"
+FILE = ROOT / "benchmarks" / "search" / "results.json"
 DOCS = ROOT / "docs"
 _HEAD = """# The search, in numbers
 
-Written by `python -m benchmarks.search` from benchmarks/results/search.json; not edited by hand.
+Written by `python -m benchmarks.search` from benchmarks/search/results.json; not edited by hand.
 All figures are from the virtual boards (docs/VALIDATION.md says how far they can be believed).
 
 `codegen tune MODEL --board B` prices candidates in micro-benchmarks, searches the price table, then
