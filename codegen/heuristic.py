@@ -3,7 +3,7 @@ group of nodes, takes the row that was the fastest where its layer was measured 
 (codegen/recorded), or else the one that is expected to be.
 
 Where packed weights must not exceed a limit, a byte of them has a price in cycles: the lowest one
-at which they fit."""
+at which they fit. A careful plan takes no row that loses digits."""
 
 import math
 from collections.abc import Mapping
@@ -40,9 +40,10 @@ class _Option:
 
 @dataclass
 class _Options:
-    """The options of nodes on a board, each worked out once."""
+    """The options of nodes on a board, each worked out once; `careful`: none that loses digits."""
 
     board: Board
+    careful: bool = False
     seen: dict[tuple[str, ...], list[_Option]] = field(default_factory=dict)
 
     def of(self, graph: Graph, node: Node, layout: str, come: str) -> list[_Option]:
@@ -50,7 +51,7 @@ class _Options:
         moves data finds its inputs in layout `come`. CodegenError where there is none."""
         key = (node.name, node.op, *node.outputs, layout, come)
         if key not in self.seen:
-            self.seen[key] = _options(graph, node, self.board, layout, come)
+            self.seen[key] = _options(graph, node, self.board, layout, come, self.careful)
         return self.seen[key]
 
 
@@ -75,12 +76,14 @@ class _Costs:
 
 
 def default_plan(
-    graph: Graph, board: Board, model_sha256: str, max_weights: int | None = None
-) -> Plan:
+    graph: Graph, board: Board, model_sha256: str, max_weights: int | None = None,
+    careful: bool = False,
+) -> Plan:  # fmt: skip
     """The cheaper of two plans by the rows' nominal rates: channels last, or ONNX order,
     wherever rows allow. With `max_weights`, packed weights have at most so many bytes;
-    CodegenError where no plan does."""
-    options = _Options(board)
+    CodegenError where no plan does. `careful`: without rows that lose
+    digits."""
+    options = _Options(board, careful)
     plan, weights = _plan(graph, _Costs(options), model_sha256)
     if max_weights is None or weights <= max_weights:
         return plan
@@ -171,10 +174,13 @@ def _walk(graph: Graph, costs: _Costs, preferred: str) -> tuple[dict[str, Choice
     return nodes, total, weights
 
 
-def _options(graph: Graph, node: Node, board: Board, layout: str, come: str) -> list[_Option]:
+def _options(
+    graph: Graph, node: Node, board: Board, layout: str, come: str, careful: bool
+) -> list[_Option]:
     for wanted in (layout, *(x for x in LAYOUTS if x != layout)):
         layer = layer_of(graph, node, wanted, come)
         rows = [r for r in candidates(layer, board) if r.layout in ("any", wanted)]
+        rows = [r for r in rows if not (careful and r.loses_digits)]
         name, thousands = _recorded(graph, node, board).get(wanted, ("", 0.0))
         known = [r for r in rows if r.name == name]
         # What is measured goes first; what is only expected does not outbid it.

@@ -58,11 +58,12 @@ def generate(
     threads: int | None = None,
     dtype: str = "",
     max_weights: str = "",
+    careful: bool = False,
 ) -> Generated:
     """Model file -> C sources. The plan is read from `plan_file`, or made by the default
     heuristic, with packed weights of at most `max_weights` (bytes, or "1.1x" the network's);
     `threads` goes before what the plan says. `dtype`: compute in f32 or f16; default: what the plan
-    says, or else the model's own type."""
+    says, or else the model's own type. `careful`: a default plan without rows that lose digits."""
     if threads is not None:
         check_threads(threads, board, "--threads")
     given = read_plan(plan_file) if plan_file else None
@@ -77,10 +78,17 @@ def generate(
             "a plan that is given decides how weights are packed",
             "leave out one of them",
         )
+    if given and careful:
+        raise CodegenError(
+            "--careful",
+            f"beside --plan {plan_file}",
+            "a plan that is given names the kernels",
+            "leave out one of them",
+        )
     limit = weights_limit(max_weights, graph) if max_weights else None
     if given:
         check_plan(given, graph, board, sha, str(plan_file))
-    plan = replace(given or default_plan(graph, board, sha, limit), dtype=chosen)
+    plan = replace(given or default_plan(graph, board, sha, limit, careful), dtype=chosen)
     plan = plan if threads is None else replace(plan, threads=threads)
     return finish(graph, plan, board, model.name)
 
