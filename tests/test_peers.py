@@ -287,9 +287,23 @@ def test_a_result_that_is_off_by_a_little_has_figures_and_a_remark(kws, off, goo
     assert (row.error == "", row.ms is not None) == (good, good)
     assert measure.remark(row) == (
         "the result is off by 1.0e-02 of the output's scale" if off == 1e-2 else "")  # fmt: skip
-    ours = replace(ENGINES["codegen"], prepare=_engine().prepare)
+    ours = replace(ENGINES["codegen"], prepare=_engine().prepare, careful=None)
     runner = _Runner(Outcome({"cycles": 1, "ms": 1.0}, {"out.bin": y.tobytes()}))
     assert bool(measure.measure(ours, network, A57, "f32", runner).error) == (off > 1e-4)
+
+
+def test_a_result_that_is_off_is_measured_by_a_careful_plan(kws):
+    """The row says so, whether that is exact enough or not."""
+    good = kws.expected["output"]
+    careful = replace(_engine(binary_bytes=9), tolerance=1e-4)
+    engine = replace(_engine(), careful=careful, tolerance=1e-4)
+    for off, error in ((0.0, False), (0.02, True)):
+        files = [{"out.bin": (good + np.float32(o)).tobytes()} for o in (0.03, off)]
+        runner = _Runner(*(Outcome({"cycles": 1, "ms": 1.0}, f) for f in files))
+        row = measure.measure(engine, kws, A57, "f32", runner)
+        assert row.careful
+        assert (row.error != "", row.binary_bytes) == (error, None if error else 9)
+        assert ("the plan that `build` makes" in measure.remark(row)) == (not error)
 
 
 def test_a_flat_output_is_not_right_because_it_is_near(kws):

@@ -70,7 +70,8 @@ class Engine:
     files; PeerError where the engine cannot take the network. `lacks`: element types that it does
     not do, with the reason. `code(network, board, dtype)`: digest of what an engine generates,
     where that changes without its version. `tolerance`: of the largest float32 output, what a
-    result may be off; fast algorithms of other engines may lose more digits than ours may."""
+    result may be off; fast algorithms of other engines may lose more digits than ours may.
+    `careful`: what is measured instead where a result is off by more."""
 
     name: str
     version: str
@@ -79,6 +80,7 @@ class Engine:
     lacks: Mapping[str, str] = field(default_factory=dict)
     code: Callable[[Network, Board, str], str] | None = None
     tolerance: float = 2e-2
+    careful: "Engine | None" = None
 
 
 def run_tool(command: Sequence[str], folder: Path, env: Mapping[str, str], name: str) -> str:

@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from codegen import __version__
 from codegen.board import Board
@@ -19,9 +20,9 @@ from codegen.toolchain import find_toolchain
 
 
 def _prepare(
-    network: Network, board: Board, dtype: str, folder: Path, max_weights: str = ""
+    network: Network, board: Board, dtype: str, folder: Path, **options: Any
 ) -> Prepared:
-    generated = _generate(network, board, folder, max_weights)
+    generated = _generate(network, board, folder, **options)
     write(generated.sources, folder)
     binary = compile_library(generated.sources, folder, find_toolchain(board))
     if binary.error:
@@ -44,16 +45,16 @@ def _prepare(
     )
 
 
-def _generate(network: Network, board: Board, folder: Path, max_weights: str) -> Generated:
+def _generate(network: Network, board: Board, folder: Path, **options: Any) -> Generated:
     model = folder / f"{network.name}.onnx"
     model.write_bytes(network.model)
-    return generate(model, board, max_weights=max_weights)
+    return generate(model, board, **options)
 
 
-def _code(network: Network, board: Board, dtype: str, max_weights: str = "") -> str:
+def _code(network: Network, board: Board, dtype: str, **options: Any) -> str:
     """Digest of the generated files: kernels and plans change between versions."""
     with tempfile.TemporaryDirectory(prefix="codegen-peer-") as folder:
-        files = _generate(network, board, Path(folder), max_weights).sources.files
+        files = _generate(network, board, Path(folder), **options).sources.files
     digest = hashlib.sha256()
     for name in sorted(files):
         digest.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(files[name]).digest())
@@ -61,11 +62,15 @@ def _code(network: Network, board: Board, dtype: str, max_weights: str = "") -> 
 
 
 _NO_INT8 = "codegen generates no int8 code yet"
-ENGINE = Engine("codegen", __version__, ("f32",), _prepare, {"i8": _NO_INT8}, _code,
-                TOLERANCE["f32"])  # fmt: skip
-COMPACT = replace(
-    ENGINE,
-    name="codegen-compact",
-    prepare=partial(_prepare, max_weights="1.1x"),
-    code=partial(_code, max_weights="1.1x"),
-)
+
+
+def _engine(name: str, **options: Any) -> Engine:
+    """With a careful plan behind it, as `build` has."""
+    careful = Engine(name, __version__, ("f32",), partial(_prepare, careful=True, **options),
+                     {"i8": _NO_INT8}, tolerance=TOLERANCE["f32"])  # fmt: skip
+    return replace(careful, prepare=partial(_prepare, **options), code=partial(_code, **options),
+                   careful=careful)  # fmt: skip
+
+
+ENGINE = _engine("codegen")
+COMPACT = _engine("codegen-compact", max_weights="1.1x")
