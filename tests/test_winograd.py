@@ -23,7 +23,8 @@ BOUNDS = {
 }
 TABLES = [(f, r, i) for f, r in ((2, 3), (4, 3), (6, 3), (2, 2), (4, 2), (4, 4)) for i in (0, 1)]
 TABLES = [t for t in TABLES if t[0] + t[1] - 1 - t[2] <= 7]
-ROWS = [r for r in load_kernels().values() if "winograd" in r.name]
+# Those of half precision are held against float64 as rows (test_kernels.py).
+ROWS = [r for r in load_kernels().values() if "winograd" in r.name and "f32" in r.dtype]
 
 
 def _fractions(shape, rng) -> np.ndarray:
