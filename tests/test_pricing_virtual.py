@@ -36,7 +36,8 @@ _WHY = missing(A57) or (
 )
 needs_tools = pytest.mark.skipif(bool(_WHY), reason=_WHY)
 
-# Of the sum over layers against the whole network. Measured on the virtual A57: both +0.3 %.
+# Of the sum over layers against the whole network. Measured on the virtual A57: +0.3 % with weights
+# in L2, +1.7 % with weights in memory.
 SUM_TOLERANCE = 0.02
 # Of a candidate in one program against another program. What differs is what the branch predictor
 # remembers of the candidates before it. Measured: at most 0.9 % where loops are regular.
@@ -53,10 +54,11 @@ def test_layers_add_up_to_the_network(build_network, tmp_path, model):
     parts = plan_parts(g.graph, g.plan, g.schedule.program)
     assert [p.step for p in parts] == [s.name for s in g.schedule.program.steps]
     kernels = {p.candidate.kernel for p in parts}
-    assert warm_weights(g.schedule, A57)  # small networks stay in L2
+    warm = warm_weights(g.schedule, A57)  # the smaller network stays in L2
+    assert warm == (model == "mlperf_kws_dscnn")
     layers = list(dict.fromkeys(p.signature for p in parts))
     store = Store(tmp_path / "store.sqlite")
-    prices = price_signatures(layers, A57, runner, store, kernels, settings=Settings(warm=True))
+    prices = price_signatures(layers, A57, runner, store, kernels, settings=Settings(warm=warm))
     whole = runner.run(Job(library.binary.bench, ("0",)), A57).report["regions"]["0"]
     priced = plan_cost(parts, prices)
     assert total_cost(priced) == pytest.approx(whole["cycles"], rel=SUM_TOLERANCE)
