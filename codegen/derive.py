@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from codegen.half_blocks import (
+    equal_tiles,
     half_dense,
     half_depthwise,
     half_direct,
@@ -146,15 +147,6 @@ def chain_whole(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
     return {"scratch_floats": first + (d["oh"] * d["ow"] * d["e"] if d["project"] else 0)}
 
 
-def _tiles(n: int, most: int) -> list[dict[str, int]]:
-    """n pixels as tiles of nearly equal size, at most `most`: [start, end) in steps of `size`."""
-    parts = -(-n // most)
-    size = -(-n // parts)
-    end = (n - parts * (size - 1)) * size
-    tiles = [{"size": size, "start": 0, "end": end}]
-    return tiles + ([{"size": size - 1, "start": end, "end": n}] if end < n else [])
-
-
 def chain_bands(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
     """A chain in bands of p["rows"] rows; with p["slice"], for at most so many channels of the
     whole image at a time. Scratch: z, what a sweep leaves to the projection; line, a ring of
@@ -165,12 +157,12 @@ def chain_bands(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
     if p["slice"]:
         units = [s for s in range(8, min(p["slice"], d["e"]) + 1, 8) if d["e"] % s == 0]
         channels = max(units)
-    sweeps = [{**s, "tiles": _tiles(s["n"], p["mr"])} for s in split["sweeps"]]
+    sweeps = [{**s, "tiles": equal_tiles(s["n"], p["mr"])} for s in split["sweeps"]]
     z_pixels = min(p["rows"], d["oh"]) * sweeps[0]["n"]
     line_at = 4 * d["pl"] + (channels * z_pixels if d["project"] else 0)
     patch_at = line_at + slots * d["ew"] * channels
     depth = -(-d["ekh"] * d["ekw"] * d["c"] // 4) * 4 if d["expand"] == 2 else 0
-    expand = _tiles(d["ew"], p["mr"])
+    expand = equal_tiles(d["ew"], p["mr"])
     project = sorted({t["size"] for s in sweeps for t in s["tiles"]}, reverse=True)
     heights = {t["size"] for t in expand} | set(project) if p.get("in_order") else ()
     return {

@@ -81,8 +81,7 @@ def default_plan(
 ) -> Plan:  # fmt: skip
     """The cheaper of two plans by the rows' nominal rates: channels last, or ONNX order,
     wherever rows allow. With `max_weights`, packed weights have at most so many bytes;
-    CodegenError where no plan does. `careful`: without rows that lose
-    digits."""
+    CodegenError where no plan does. `careful`: without rows that lose digits."""
     options = _Options(board, careful)
     plan, weights = _plan(graph, _Costs(options), model_sha256)
     if max_weights is None or weights <= max_weights:

@@ -29,17 +29,17 @@ def packed_bytes(graph: Graph, node: Node, layer: Layer, row: Kernel) -> int:
 
 
 def weights_limit(text: str, graph: Graph) -> int:
-    """Bytes: "1500000", "1500K", "12M", or "1.1x" the bytes of the network's constants."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMx]?)", text)
+    """Bytes: "1500000", "1500k", "12M", or "1.1x" the bytes of the network's constants."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMx]?)", text)
     if not match:
         raise CodegenError(
             "--max-weights",
             repr(text),
-            "bytes (1500000, 1500K, 12M), or a multiple of the network's own weights (1.1x)",
+            "bytes (1500000, 1500k, 12M), or a multiple of the network's own weights (1.1x)",
             "write e.g. --max-weights 1.1x",
         )
-    units = {"": 1, "K": 1 << 10, "M": 1 << 20, "x": graph.weights_bytes}
-    return int(float(match[1]) * units[match[2]])
+    units = {"": 1, "k": 1 << 10, "m": 1 << 20, "x": graph.weights_bytes}
+    return int(float(match[1]) * units[match[2].lower()])
 
 
 def _up(n: int, unit: int) -> int:

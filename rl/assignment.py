@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from codegen.plan import Choice, Plan
+from codegen.precision import own_dtype
 from rl.space import Space
 from rl.walk import Walk
 
@@ -70,7 +71,7 @@ def plan_of(space: Space, choices: Choices, model_sha256: str) -> Plan:
         if action >= 0:
             a = stage.actions[action]
             nodes[stage.name] = Choice(a.kernel, a.layout, a.group)
-    return Plan(space.board.name, model_sha256, nodes)
+    return Plan(space.board.name, model_sha256, nodes, dtype=own_dtype(space.graph))
 
 
 def choices_of(space: Space, plan: Plan) -> Choices | None:

@@ -13,7 +13,7 @@ from codegen.errors import CodegenError
 from codegen.graph import Graph
 from codegen.groups import regroup
 from codegen.memory import allocate
-from codegen.pipeline import Generated, Shapes, finish, generate, load_graph, model_hash
+from codegen.pipeline import Generated, Shapes, computed_graph, finish, generate, model_hash
 from codegen.plan import Plan
 from codegen.pricing import Settings, plan_parts, warm_weights
 from codegen.pricing.trials import is_flat
@@ -104,7 +104,7 @@ def tune(request: Request, tools: Tools) -> Tuned:
     phase that runs, and the result is the best of what is known by then."""
     agent = make_agent(request.agent)
     tools.stage("importing")
-    graph = load_graph(request.model, request.shapes)
+    graph, _ = computed_graph(request.model, request.board, request.shapes)
     sha = model_hash(request.model, request.shapes)
     default = generate(request.model, request.board, None, request.shapes)
     interrupts = Interrupts()

@@ -86,7 +86,7 @@ def test_limit_that_is_none(text):
 
 def test_units():
     graph = generate(KWS, BOARD).graph
-    assert weights_limit("2K", graph) == 2048
+    assert weights_limit("2K", graph) == weights_limit("2k", graph) == 2048
     assert weights_limit("1.5M", graph) == 3 << 19
     assert weights_limit("77", graph) == 77
     assert weights_limit("2x", graph) == 2 * graph.weights_bytes

@@ -1,6 +1,7 @@
 """The space of plans: what a walk says a plan costs is what the plan costs when it is lowered."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from codegen.plan import Plan, check_plan
 from codegen.pricing import plan_parts
 from codegen.schedule import lower
 from codegen.signature import CONVERT
+from codegen.types import DType
 from rl.assignment import choices_of, cost_of, plan_of, repaired, steps_of
+from rl.exact import optimum
 from rl.space import Space
 from rl.walk import Walk
 from tests.random_graphs import networks
-from tests.search_cases import BOARD, invented, wander
+from tests.search_cases import BOARD, invented, kws_space, wander
 
 SHA = "0" * 64
 QUICK = settings(deadline=None, max_examples=150, derandomize=True, database=None)
@@ -61,3 +64,14 @@ def test_costs_of_random_networks(graph, seed, fused):
 @pytest.mark.parametrize("name", ["light_inception_v1", "mobilenet_v3", "light_shufflenet"])
 def test_costs_of_real_networks(name):
     check_costs(invented(optimise(translate(build(name), Path(name), name))), 1)
+
+
+def test_a_plan_says_in_which_type_its_network_is_computed():
+    """A network with float16 tensors is one in half precision, and so is read back."""
+    space = kws_space()
+    choices = optimum(Walk(space)).choices
+    assert plan_of(space, choices, "0" * 64).dtype == "f32"
+    name = space.graph.outputs[0]
+    tensors = {**space.graph.tensors, name: replace(space.graph.tensors[name], dtype=DType.F16)}
+    half = replace(space, graph=replace(space.graph, tensors=tensors))
+    assert plan_of(half, choices, "0" * 64).dtype == "f16"
