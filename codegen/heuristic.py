@@ -3,7 +3,7 @@ group of nodes, takes the row that was the fastest where its layer was measured 
 (codegen/recorded), or else the one that is expected to be.
 
 Where packed weights must not exceed a limit, a byte of them has a price in cycles: the lowest one
-at which they fit. A careful plan takes no row that loses digits."""
+at which they fit. A careful plan leaves out rows that lose digits (codegen/exactness.py)."""
 
 import math
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from codegen.board import Board
 from codegen.cost import cycles
 from codegen.errors import CodegenError
+from codegen.exactness import is_allowed
 from codegen.graph import Graph, Node
 from codegen.groups import find_groups, regroup
 from codegen.kernels import candidates
@@ -40,10 +41,10 @@ class _Option:
 
 @dataclass
 class _Options:
-    """The options of nodes on a board, each worked out once; `careful`: none that loses digits."""
+    """The options of nodes on a board, each worked out once; `careful`: as in exactness.py."""
 
     board: Board
-    careful: bool = False
+    careful: int = 0
     seen: dict[tuple[str, ...], list[_Option]] = field(default_factory=dict)
 
     def of(self, graph: Graph, node: Node, layout: str, come: str) -> list[_Option]:
@@ -77,11 +78,11 @@ class _Costs:
 
 def default_plan(
     graph: Graph, board: Board, model_sha256: str, max_weights: int | None = None,
-    careful: bool = False,
+    careful: int = 0,
 ) -> Plan:  # fmt: skip
     """The cheaper of two plans by the rows' nominal rates: channels last, or ONNX order,
     wherever rows allow. With `max_weights`, packed weights have at most so many bytes;
-    CodegenError where no plan does. `careful`: without rows that lose digits."""
+    CodegenError where no plan does. `careful`: as in exactness.py."""
     options = _Options(board, careful)
     plan, weights = _plan(graph, _Costs(options), model_sha256)
     if max_weights is None or weights <= max_weights:
@@ -174,12 +175,12 @@ def _walk(graph: Graph, costs: _Costs, preferred: str) -> tuple[dict[str, Choice
 
 
 def _options(
-    graph: Graph, node: Node, board: Board, layout: str, come: str, careful: bool
+    graph: Graph, node: Node, board: Board, layout: str, come: str, careful: int
 ) -> list[_Option]:
     for wanted in (layout, *(x for x in LAYOUTS if x != layout)):
         layer = layer_of(graph, node, wanted, come)
         rows = [r for r in candidates(layer, board) if r.layout in ("any", wanted)]
-        rows = [r for r in rows if not (careful and r.loses_digits)]
+        rows = [r for r in rows if is_allowed(r, careful)]
         name, thousands = _recorded(graph, node, board).get(wanted, ("", 0.0))
         known = [r for r in rows if r.name == name]
         # What is measured goes first; what is only expected does not outbid it.

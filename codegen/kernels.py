@@ -87,13 +87,6 @@ class Kernel:
         halves."""
         return 2 if self.dtype == (DType.F16.value,) else 1
 
-    @property
-    def loses_digits(self) -> bool:
-        """Whether it mixes inputs before it multiplies: results are sums of larger products that
-        cancel (Winograd beyond F(2x2), Strassen)."""
-        tile = max(self.params.get("f", 0), self.params.get("fx", 0))
-        return tile > 2 or "products" in self.params
-
     def rate(self, core: str) -> float:
         """Nominal work per cycle on a core, named as in board files."""
         return self.rates.get(core, self.rates["default"])

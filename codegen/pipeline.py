@@ -58,12 +58,13 @@ def generate(
     threads: int | None = None,
     dtype: str = "",
     max_weights: str = "",
-    careful: bool = False,
+    careful: int = 0,
 ) -> Generated:
     """Model file -> C sources. The plan is read from `plan_file`, or made by the default
     heuristic, with packed weights of at most `max_weights` (bytes, or "1.1x" the network's);
     `threads` goes before what the plan says. `dtype`: compute in f32 or f16; default: what the plan
-    says, or else the model's own type. `careful`: a default plan without rows that lose digits."""
+    says, or else the model's own type. `careful`: how exact a default plan must be
+    (codegen/exactness.py)."""
     if threads is not None:
         check_threads(threads, board, "--threads")
     given = read_plan(plan_file) if plan_file else None

@@ -173,14 +173,17 @@ def print_report(report: Mapping[str, Any], console: Console, verbose: bool) -> 
     if report["dtype"] == DType.F16.value:
         table.add_row("float16", "", _single_text(report["single_layers"], verbose))
     if report.get("careful"):
-        table.add_row("careful", "", _careful_text(report["fastest_plan_was_off_by"]))
+        off = report["fastest_plan_was_off_by"]
+        table.add_row("careful", "", _careful_text(report["careful"], off))
     console.print(table)
     console.print(verdict(report), highlight=False)
 
 
-def _careful_text(off: float | None) -> str:
+def _careful_text(careful: int, off: float | None) -> str:
     why = f"; the fastest plan was off by {off:.1e} of the largest output" if off else ""
-    return f"without kernels that lose digits (Winograd beyond F(2x2), Strassen){why}"
+    which = ("that lose most digits (Winograd F(6x6), F(4x4) beyond 3x3)",
+             "that lose digits (Winograd beyond F(2x2), Strassen)")  # fmt: skip
+    return f"without kernels {which[careful - 1]}{why}"
 
 
 def _single_text(names: Sequence[str], verbose: bool) -> str:

@@ -3,9 +3,10 @@ fractions, and the weights in transformed form.
 
     y = A' [(G g G') * (B' d B)] A,   d a tile of inputs, y one of f x f outputs
 
-The transforms evaluate polynomials at points and, if so wanted, at infinity. Small points lose
-least. A. Lavin, S. Gray, Fast Algorithms for Convolutional Neural Networks, 2015
-(arXiv:1509.09308); A. Toom, S. Cook, 1966.
+The transforms evaluate polynomials at points and, if so wanted, at infinity. A. Lavin, S. Gray,
+Fast Algorithms for Convolutional Neural Networks, 2015 (arXiv:1509.09308); A. Toom, S. Cook, 1966.
+The points decide how many digits are lost (`loss`). Zero is free, p and -p share sums, and of small
+fractions in such pairs these lose least: with infinity 2/3 and 3/2, or 1, 2 and 1/2.
 
 A stride s takes the inputs apart into s phases per dimension, each a convolution of stride 1 with
 every s-th tap; their products are summed before A'. A phase that has one tap less than the others
@@ -18,19 +19,41 @@ from typing import Any
 
 import numpy as np
 
-POINTS = tuple(map(Fraction, ("0", "1", "-1", "2", "-2", "1/2", "-1/2")))
+Points = tuple[Fraction, ...]
+
+
+def _points(text: str) -> Points:
+    return tuple(map(Fraction, text.split()))
+
+
+# By the number of finite points and whether infinity is one too.
+POINTS = {
+    (2, True): _points("0 1"),
+    (3, False): _points("0 1 -1"),
+    (3, True): _points("0 1 -1"),
+    (4, True): _points("0 3/4 -3/4 2"),
+    (5, False): _points("0 4/5 -4/5 5/2 -5/2"),
+    (5, True): _points("0 2/3 -2/3 3/2 -3/2"),
+    (6, True): _points("0 1 -1 2 -2 1/2"),
+    (7, False): _points("0 4/7 -4/7 7/6 -7/6 7/2 -7/2"),
+    (7, True): _points("0 1 -1 2 -2 1/2 -1/2"),
+}
 
 
 @dataclass(frozen=True)
 class Transforms:
     """B' [e][e], G [e][r] and A' [f][e] as exact fractions, e = f + r - 1; `points` are the finite
-    ones, infinity is last. The second column of A' (point 1) is all ones: a bias added at position
-    (1, 1) reaches every output."""
+    ones, infinity is last. Each row of A' has a factor of 1, where that can be had."""
 
-    points: tuple[Fraction, ...]
+    points: Points
     b: np.ndarray
     g: np.ndarray
     a: np.ndarray
+
+    @property
+    def has_one(self) -> bool:
+        """Is the second point 1? Then the second column of A' is all ones."""
+        return self.points[1] == 1
 
 
 @dataclass(frozen=True)
@@ -56,10 +79,10 @@ class Axis:
 def transforms(f: int, r: int, infinity: bool) -> Transforms:
     """F(f, r) with or without the point infinity; f + r - 1 is at most 8, without it 7."""
     e = f + r - 1
-    points = POINTS[: e - infinity]
+    points = POINTS[e - infinity, infinity]
     g, a = np.full((e, r), Fraction(0)), np.full((f, e), Fraction(0))
     for i, p in enumerate(points):
-        scale = max(1, 1 / abs(p)) ** (f - 1) if p else 1  # whole numbers in A'
+        scale = 1 / abs(p) ** ((i + 1) // 2) if p else 1  # A' is 1 in another row for each pair
         a[:, i] = [scale * p**k for k in range(f)]
         g[i] = [p**k / (scale * _product(p - q for q in points if q != p)) for k in range(r)]
     if infinity:
@@ -67,7 +90,17 @@ def transforms(f: int, r: int, infinity: bool) -> Transforms:
     return Transforms(points, input_transform(points, infinity), g, a)
 
 
-def input_transform(points: tuple[Fraction, ...], infinity: bool) -> np.ndarray:
+def loss(t: Transforms) -> float:
+    """How much larger rounding errors are than those of direct convolution in one dimension, to
+    first order: products of independent normal values are rounded at each position, and A' adds up
+    the errors. B. Barabasz et al., Error Analysis and Improving the Accuracy of Winograd
+    Convolution for Deep Neural Networks, 2020 (arXiv:1803.10986), of whose bounds this is the
+    mean-square form."""
+    b, g, a = (m.astype(np.float64) ** 2 for m in (t.b, t.g, t.a))
+    return float(np.sqrt((a @ (b.sum(axis=1) * g.sum(axis=1))).mean() / t.g.shape[1]))
+
+
+def input_transform(points: Points, infinity: bool) -> np.ndarray:
     """B' [e][e]. Without its last row and column it is B' of the finite points."""
     b = np.full((len(points) + infinity,) * 2, Fraction(0))
     for i in range(len(points)):

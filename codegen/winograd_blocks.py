@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from codegen.tile_order import tile_order
-from codegen.winograd import Axis, axis
+from codegen.winograd import Axis, Points, axis
 from codegen.winograd_lines import input_lines, output_lines
 
 # Channels x tiles that a group must have, so that multiply-adds do not wait for one another.
@@ -115,6 +115,7 @@ def winograd_blocks(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any
             n: input_lines(*n) for phase in phases for n in (phase["down"], phase["across"])
         },
         "outputs": {(a.f, a.e): output_lines(a) for a in (y, x)},
+        "one": y.transforms.has_one and x.transforms.has_one,
         "joined": joined,
         "phases": phases,
         "planes": planes,
@@ -163,9 +164,9 @@ def _phases(y: Axis, x: Axis, joined: bool, chunks: int) -> list[dict[str, Any]]
     return out
 
 
-def _points(axis: Axis, phase: int) -> tuple[int, bool]:
-    finite = len(axis.transforms.points)
-    return finite, axis.positions(phase) > finite
+def _points(axis: Axis, phase: int) -> tuple[Points, bool]:
+    finite = axis.transforms.points
+    return finite, axis.positions(phase) > len(finite)
 
 
 def _group(tiles: int, mr: int, nr: int, loads: int) -> int:

@@ -7,10 +7,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from codegen.winograd import POINTS, Axis, input_transform
+from codegen.winograd import Axis, Points, input_transform
 
-Terms = tuple[tuple[float, str], ...]  # factor and C name; the first factor is 1
-_NAMES = {Fraction(1): "one", Fraction(2): "two", Fraction(1, 2): "half"}
+Terms = tuple[tuple[Fraction, str], ...]  # factor and C name; the first factor is 1 if any is
 
 
 @dataclass(frozen=True)
@@ -22,15 +21,14 @@ class Group:
     sums: tuple[Terms, ...]
 
 
-def input_lines(points: int, infinity: bool) -> list[Group]:
-    """B' d at the first `points` points. p and -p differ in the sign of the odd terms, if all
-    points come in pairs."""
-    b = input_transform(POINTS[:points], infinity)
-    if points % 2 == 0:
-        rows = range(points + infinity)
+def input_lines(points: Points, infinity: bool) -> list[Group]:
+    """B' d. p and -p differ in the sign of the odd terms, if all points come in pairs."""
+    b, n = input_transform(points, infinity), len(points)
+    if n % 2 == 0:
+        rows = range(n + infinity)
         return [_plain(b, tuple(rows[i : i + 2])) for i in range(0, len(rows), 2)]
-    ends = (0, points) if infinity else (0,)
-    return [_plain(b, ends)] + [_pair(b[i], POINTS[i], i) for i in range(1, points, 2)]
+    ends = (0, n) if infinity else (0,)
+    return [_plain(b, ends)] + [_pair(b[i], points[i], i) for i in range(1, n, 2)]
 
 
 def _plain(table: np.ndarray, rows: tuple[int, ...], name: str = "d") -> Group:
@@ -41,7 +39,7 @@ def _plain(table: np.ndarray, rows: tuple[int, ...], name: str = "d") -> Group:
 def _pair(row: np.ndarray, p: Fraction, i: int) -> Group:
     even, odd = (_terms((v, f"d[{k}]") for k, v in enumerate(r) if k % 2 == h)
                  for h, r in enumerate((row, row / p)))  # fmt: skip
-    sums = tuple(((1.0, "even"), (float(s * p), "odd")) for s in (1, -1))
+    sums = tuple(((Fraction(1), "even"), (s * p, "odd")) for s in (1, -1))
     return Group((i, i + 1), (("even", even), ("odd", odd)), sums)
 
 
@@ -55,11 +53,11 @@ def output_lines(axis: Axis) -> list[Group]:
 
 def _output(axis: Axis, half: int) -> Group:
     a, points = axis.transforms.a, axis.transforms.points
-    pairs = {p: points.index(p) for p in points if p > 0 and -p in points}
+    inside = {i: f"pair{i}" for i, p in enumerate(points) if p > 0 and -p in points}
     shared = tuple(
-        (_NAMES[p], ((1.0, f"m[{i}]"), (1.0 - 2 * half, f"m[{i + 1}]"))) for p, i in pairs.items()
+        (name, ((Fraction(1), f"m[{i}]"), (Fraction(1 - 2 * half), f"m[{i + 1}]")))
+        for i, name in inside.items()
     )
-    inside = {i: name for i, (name, _) in zip(pairs.values(), shared, strict=True)}
     alone = [k for k in range(axis.e) if k not in inside and k - 1 not in inside]
     rows = tuple(range(half, axis.f, 2))
     sums = tuple(
@@ -71,5 +69,5 @@ def _output(axis: Axis, half: int) -> Group:
 
 def _terms(terms: Iterable[tuple[Fraction, str]]) -> Terms:
     """Without zeros, a factor of 1 first."""
-    left = [(float(factor), name) for factor, name in terms if factor]
+    left = [(factor, name) for factor, name in terms if factor]
     return tuple(sorted(left, key=lambda t: t[0] != 1))

@@ -37,7 +37,7 @@ class Row:
     """`cycles` and `ms` of one inference (ms at the board's clock, or by it), `peak_bytes` of
     heap, arena and weights, `binary_bytes` of engine and model, `weights_bytes` of the
     network's constants, and `packed_bytes` of them as packed, where that is known; `careful`:
-    of a plan without kernels that lose digits. `error` says why a figure is missing.
+    how careful its plan is (codegen/exactness.py). `error` says why a figure is missing.
     `max_rel_error`: of the outputs, also where it is the reason."""
 
     engine: str
@@ -54,7 +54,7 @@ class Row:
     packed_bytes: int | None = None
     max_rel_error: float | None = None
     error: str = ""
-    careful: bool = False
+    careful: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -85,7 +85,7 @@ def measure(
             row = replace(row, error=str(e))
     if engine.careful and row.error.startswith(WRONG):
         row = measure(engine.careful, network, board, dtype, runner, timeout_s, qemu)
-        return replace(row, careful=True)
+        return replace(row, careful=row.careful + 1)
     return row
 
 

@@ -3,7 +3,6 @@ whose packed weights are hardly larger than the network's."""
 
 import hashlib
 import tempfile
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from codegen import __version__
 from codegen.board import Board
 from codegen.build import compile_library
 from codegen.compare import TOLERANCE
+from codegen.exactness import MOST_CAREFUL
 from codegen.footprint import sections
 from codegen.peers.base import Engine, Network, PeerError, Prepared
 from codegen.pipeline import Generated, generate
@@ -65,11 +65,14 @@ _NO_INT8 = "codegen generates no int8 code yet"
 
 
 def _engine(name: str, **options: Any) -> Engine:
-    """With a careful plan behind it, as `build` has."""
-    careful = Engine(name, __version__, ("f32",), partial(_prepare, careful=True, **options),
-                     {"i8": _NO_INT8}, tolerance=TOLERANCE["f32"])  # fmt: skip
-    return replace(careful, prepare=partial(_prepare, **options), code=partial(_code, **options),
-                   careful=careful)  # fmt: skip
+    """With more and more careful plans behind it, as `build` has."""
+    engine = None
+    for careful in range(MOST_CAREFUL, -1, -1):
+        made = {"careful": careful, **options}
+        engine = Engine(name, __version__, ("f32",), partial(_prepare, **made),
+                        {"i8": _NO_INT8}, tolerance=TOLERANCE["f32"], careful=engine,
+                        code=partial(_code, **made))  # fmt: skip
+    return engine
 
 
 ENGINE = _engine("codegen")
