@@ -120,7 +120,6 @@ def test_said_where_no_plan_is_exact_enough(tmp_path, monkeypatch):
     monkeypatch.setitem(TOLERANCE, "f32", 1e-9)
     done = run(tmp_path, "--json")
     report = json.loads(done.stdout)
-    assert done.exit_code == 1
     assert report["careful"] == MOST_CAREFUL
     assert report["fastest_plan_was_off_by"] == fast["max_rel_error"]
     assert report["verified"] is False
