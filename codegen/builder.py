@@ -92,7 +92,8 @@ class Builder:
             return tuple(self.resolve(t) for t in outputs)
         outputs = outputs[: len(inferred)]  # e.g. the mask of a Dropout is never computed
         node = replace(node, outputs=tuple(outputs))
-        if names and all(t in self.constants for t in names if t) and op.reference:
+        constant = names and all(t in self.constants for t in names if t)
+        if constant and op.reference and op.folds:
             self._fold(op, node)
             return tuple(outputs)
         for out, (shape, dtype) in zip(outputs, inferred, strict=False):

@@ -1,6 +1,7 @@
 """Evaluate a Graph with the numpy references: what every kernel is compared with. Slow, float64."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
@@ -37,13 +38,21 @@ def evaluate(graph: Graph, inputs: Mapping[str, np.ndarray]) -> Values:
 
 
 def _node(graph: Graph, node: Node, values: Values) -> None:
-    result = OPS[node.op].reference(node.attrs, *(values[t] if t else None for t in node.inputs))
-    results = list(result) if isinstance(result, tuple) else [result]
-    if node.residual:
-        results[0] = results[0] + values[node.residual]
+    op, inputs = OPS[node.op], [values[t] if t else None for t in node.inputs]
+    finish = None
     if node.activation:
         slope = values[node.activation.slope] if node.activation.slope else None
-        results[0] = activate(node.activation, results[0], slope)
+        finish = partial(activate, node.activation, slope=slope)
+    residual = values[node.residual] if node.residual else None
+    if op.whole:
+        result = op.reference(node.attrs, *inputs, residual=residual, finish=finish)
+    else:
+        result = op.reference(node.attrs, *inputs)
+    results = list(result) if isinstance(result, tuple) else [result]
+    if residual is not None and not op.whole:
+        results[0] = results[0] + residual
+    if finish and not op.whole:
+        results[0] = finish(results[0])
     for name, value in zip(node.outputs, results, strict=False):
         if not name:
             continue

@@ -12,6 +12,7 @@ from codegen.layer import layer_of
 from codegen.layout import LAYOUTS
 from codegen.ops import OPS
 from codegen.passes.halve import COMPUTES, FOLLOWS, halve
+from codegen.passes.quantise import int8_of
 from codegen.passes.widen import has_half, widen
 from codegen.types import DType
 
@@ -51,6 +52,19 @@ def compute_in(
     wide = optimise(widen(graph))
     able = half_rows(board) if dtype == DType.F16.value else lambda _graph, _node: ""
     return halve(wide, able, ports)
+
+
+def int8_rows(board: Board) -> Callable[[Graph, Node], bool]:
+    """Is there a row that computes a node in int8 on this board? A view needs none."""
+
+    def able(graph: Graph, node: Node) -> bool:
+        if OPS[node.op].view:
+            return True
+        asked = int8_of(graph, node)
+        rows = [r for x in LAYOUTS for r in candidates(layer_of(asked, node, x), board)]
+        return any({DType.I8.value, "any"} & set(r.dtype) for r in rows)
+
+    return able
 
 
 def half_rows(board: Board) -> Callable[[Graph, Node], str]:

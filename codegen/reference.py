@@ -9,16 +9,20 @@ import numpy as np
 from codegen.errors import CodegenError
 from codegen.graph import Graph
 from codegen.onnx_file import pin_shapes, read_model, with_outputs
+from codegen.types import DType
 
 
 def random_inputs(graph: Graph, seed: int) -> dict[str, np.ndarray]:
-    """Normally distributed floats, small integers, coin flips; the same for the same seed."""
+    """Normally distributed floats, small integers, any codes of int8, coin flips; the same for the
+    same seed."""
     rng = np.random.default_rng(seed)
     out = {}
     for name in graph.inputs:
         t = graph.tensors[name]
         if t.dtype.numpy.kind == "f":
             out[name] = rng.standard_normal(t.shape).astype(t.dtype.numpy)
+        elif t.dtype == DType.I8:
+            out[name] = rng.integers(-128, 128, t.shape).astype(np.int8)
         else:
             out[name] = rng.integers(0, 2 if t.dtype.numpy.kind == "b" else 10, t.shape).astype(
                 t.dtype.numpy

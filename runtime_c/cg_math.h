@@ -32,6 +32,13 @@ static inline float cg_clip_f32(float x, float lo, float hi)
     return x > hi ? hi : x;
 }
 static inline float cg_sigmoid_f32(float x) { return 1.0f / (1.0f + expf(-x)); }
+/* x rounded to the nearest integer, ties to even, and not beyond low or high; 0 for NaN. */
+static inline int32_t cg_code_f32(float x, int32_t low, int32_t high)
+{
+    x = x == x ? rintf(x) : 0.0f;
+    x = x < (float)low ? (float)low : x;
+    return (int32_t)(x > (float)high ? (float)high : x);
+}
 static inline float cg_silu_f32(float x) { return x / (1.0f + expf(-x)); }
 static inline float cg_hardsigmoid_f32(float x, float alpha, float beta)
 {

@@ -233,10 +233,10 @@ def trials(row: Kernel) -> list[Trial]:
                 most = 2 * len(cases if hand else ACTIVATIONS)
                 if row.isa == "fp16":  # compiled for an emulator, which takes its time
                     most = len(ACTIVATIONS)
-                if "activation" in op.fuses and dtype in FLOATS and fused < most:
+                if "activation" in op.fuses and (dtype in FLOATS or op.whole) and fused < most:
                     fused += 1
                     act = choices[fused % len(choices)]
-                    if "residual" not in op.fuses and act and act.slope:
+                    if (op.whole or "residual" not in op.fuses) and act and act.slope:
                         act = None
                     more = "residual" in op.fuses and i % 3 != 0
                     out.append(Trial(op.name, case, layout, act, more, dtype))

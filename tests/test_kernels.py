@@ -10,6 +10,7 @@ from codegen.compare import difference, passes
 from codegen.errors import CodegenError
 from codegen.interpret import interpret
 from codegen.kernels import Kernel, load_kernels
+from codegen.ops import OPS
 from codegen.pipeline import finish
 from codegen.plan import Plan
 from codegen.reference import random_inputs
@@ -66,4 +67,7 @@ def test_row_matches_reference(row, tmp_path):
         d = difference(y, np.asarray(expected[t.name]))
         trial = batch[int(t.name.split("/")[0].removeprefix("t").split("_")[0])]
         good = d.max_rel <= HALF_TOLERANCE if row.isa == "fp16" else passes(d, t.dtype.value)
+        if OPS[trial.op].whole and (trial.activation or trial.residual):
+            # of float32 beside float64, one that falls on the other side of a tie is one code off
+            good = np.abs(y.astype(int) - expected[t.name].reshape(-1)).max() <= 1
         assert good, f"{row.name} on {trial}: {d}"

@@ -68,6 +68,10 @@ class OpDef:
     fuses: tuple[str, ...] = ()  # of "activation", "residual"
     macs: Callable[[Mapping[str, Any]], int] | None = None
     cases: tuple[Case, ...] = ()
+    # False: constants stay quantised, for a kernel may take them so.
+    folds: bool = True
+    # The reference applies `residual` and `finish` (the activation) itself, before it rounds.
+    whole: bool = False
 
 
 def same_as_first(attrs: Attrs, ins: Sequence[Tensor | None]) -> Inferred:

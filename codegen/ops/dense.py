@@ -54,7 +54,8 @@ def _dense(b, name: str, x: str, w: str, c: str, outputs: Sequence[str]) -> None
         b.add("Dense", [x, w], {}, name, outputs)
 
 
-def _dense_dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, Any]:
+def dense_dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, Any]:
+    """y[m][n] = x[m][k] w[k][n]."""
     return dict(m=ins[0][0], k=ins[0][1], n=ins[1][1])
 
 
@@ -154,7 +155,7 @@ OPS = (
         _infer_gemm,
         _reference_dense,
         "dense",
-        _dense_dims,
+        dense_dims,
         fuses=("activation", "residual"),
         macs=lambda d: d["m"] * d["k"] * d["n"],
         cases=(

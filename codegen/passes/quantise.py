@@ -1,0 +1,222 @@
+"""float32 becomes int8 where integer kernels compute it, between a Quantize and a Dequantize.
+
+A tensor has one scale and zero point, from the range of its values (asymmetric); weights have a
+scale per output channel and no zero point (symmetric), sums the product of both as their scale.
+What only moves data stays in int8, and all that it moves has one scale. B. Jacob et al.,
+Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018
+(arXiv:1712.05877).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from codegen.graph import Graph, Node
+from codegen.passes.cleanup import drop_dead
+from codegen.passes.edit import Edit
+from codegen.types import DType
+
+Span = tuple[float, float]
+Able = Callable[[Graph, Node], bool]
+
+LOWEST, HIGHEST = -128, 127
+_MOST = 127  # of a weight: two products of int8 and such a weight fit in 16 bits
+# What only moves values, or chooses among them; the first inputs are the values.
+_MOVES = ("Concat", "GlobalMaxPool", "MaxPool", "Reshape", "Slice", "Transpose")
+_PRODUCTS = {"Conv": "QConv", "Dense": "QDense"}
+_BOUNDS = ("Relu", "Clip")  # activations that are bounds of the codes
+
+
+@dataclass(frozen=True)
+class Scale:
+    """real = scale * (code - zero)."""
+
+    scale: float
+    zero: int
+
+    def code(self, real: float) -> int:
+        """The nearest code."""
+        return int(np.clip(np.rint(real / self.scale) + self.zero, LOWEST, HIGHEST))
+
+
+def scale_of(low: float, high: float) -> Scale:
+    """Codes that cover [low, high] and have one for 0, which padding needs."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = float(np.float32((high - low) / (HIGHEST - LOWEST) or 1.0))
+    return Scale(scale, int(np.clip(np.rint(LOWEST - low / scale), LOWEST, HIGHEST)))
+
+
+def quantise(graph: Graph, spans: Mapping[str, Span], able: Able, keep: frozenset[str]) -> Graph:
+    """The optimised graph with int8 wherever `able(graph, node in int8)` says that a kernel
+    computes it and `spans` has what it reads and writes; nodes of `keep` stay float32. Inputs and
+    outputs of the network stay what they are."""
+    run = _Quantising(graph, spans, able, keep)
+    for node in graph.nodes:
+        run.node(node)
+    run.outputs()
+    run.edit.nodes = run.nodes
+    return drop_dead(run.edit.graph())
+
+
+class _Quantising:
+    """The graph so far, and under which names its tensors are there as codes and as reals."""
+
+    def __init__(self, graph: Graph, spans: Mapping[str, Span], able: Able, keep: frozenset[str]):
+        self.graph, self.able, self.keep = graph, able, keep
+        self.edit = Edit(graph)
+        self.nodes: list[Node] = []
+        self.scales = _scales(graph, spans)
+        self.codes: dict[str, str] = {}
+        self.reals = {*graph.inputs, *graph.constants}
+
+    def node(self, node: Node) -> None:
+        if not (node.op in _PRODUCTS and self.product(node)) and not self.move(node):
+            self.nodes += [*self.read(node), node]
+            self.reals |= set(node.outputs)
+
+    def read(self, node: Node) -> list[Node]:
+        """What a node in float32 needs first."""
+        return [n for t in node.reads for n in self.real(t)]
+
+    def real(self, name: str) -> list[Node]:
+        """The nodes that make a tensor real, if it is not."""
+        if name in self.reals:
+            return []
+        self.reals.add(name)
+        scale, zero = self.border(name)
+        return [Node(f"{name}/dequantize", "Dequantize", (self.codes[name], scale, zero), (name,),
+                     {"axis": 0})]  # fmt: skip
+
+    def code(self, name: str) -> str:
+        """The tensor as codes."""
+        if name not in self.codes:
+            target = self.coded(name)
+            self.nodes.append(Node(f"{name}/quantize", "Quantize", (name, *self.border(name)),
+                                   (target,), {"axis": 0}))  # fmt: skip
+        return self.codes[name]
+
+    def coded(self, name: str) -> str:
+        """A new tensor for the codes of a tensor."""
+        shape = self.graph.tensors[name].shape
+        self.codes[name] = self.edit.tensor(f"{name}_i8", shape, DType.I8)
+        return self.codes[name]
+
+    def border(self, name: str) -> tuple[str, str]:
+        """Scale and zero point as constants."""
+        at = self.scales[name]
+        return (
+            self.edit.constant(f"{name}_scale", np.array(at.scale, np.float32)),
+            self.edit.constant(f"{name}_zero", np.array(at.zero, np.int8)),
+        )
+
+    def product(self, node: Node) -> bool:
+        """A convolution or matrix product in integers, if that can be."""
+        x, w, *bias = node.inputs
+        read = [t for t in (x, node.residual) if t]
+        if (
+            node.name in self.keep
+            or any(t not in self.graph.constants for t in node.inputs[1:] if t)
+            or any(t not in self.scales for t in (*read, *node.outputs))
+            or self.graph.tensors[x].dtype != DType.F32
+            or (node.activation and node.activation.slope)
+        ):
+            return False
+        constants, activation = self.constants(node, w, bias[0] if bias else "")
+        asked = replace(node, op=_PRODUCTS[node.op], activation=activation)
+        if not self.able(self.graph, asked):
+            return False
+        names = [self.edit.constant(f"{w}_{k}", v) for k, v in constants.items()]
+        inputs = (self.code(x), *names)
+        residual = self.code(node.residual) if node.residual else ""
+        out = self.coded(node.outputs[0])
+        self.nodes.append(replace(asked, inputs=inputs, residual=residual, outputs=(out,)))
+        return True
+
+    def constants(self, node: Node, w: str, bias: str) -> tuple[dict[str, np.ndarray], object]:
+        """Weights, biases, scales, zero points and factors of a product, and the activation that
+        remains: bounds become those of the codes."""
+        x, y = self.scales[node.inputs[0]], self.scales[node.outputs[0]]
+        weights = self.graph.constants[w]
+        codes, by = quantised_weights(weights, 0 if node.op == "Conv" else 1)
+        acc = by.astype(np.float64) * x.scale
+        b = self.graph.constants[bias].reshape(-1) if bias else np.zeros(len(by))
+        low, high, activation = LOWEST, HIGHEST, node.activation
+        if activation and activation.op in _BOUNDS:
+            bounds = activation.args or (0.0, np.inf)
+            low, high, activation = y.code(bounds[0]), y.code(min(bounds[1], 1e30)), None
+        r = self.scales[node.residual] if node.residual else Scale(0.0, 0)
+        plain = not (activation or node.residual)
+        limit = float(1 << 30)
+        out = {
+            "i8": codes,
+            "bias": np.clip(np.rint(b / acc), -limit, limit).astype(np.int32),
+            "by": (acc / (y.scale if plain else 1.0)).astype(np.float32),
+            "zeros": np.array([x.zero, y.zero, low, high, r.zero], np.int32),
+            "factors": np.array([1.0 / y.scale, r.scale], np.float32),
+        }
+        return out, activation
+
+    def move(self, node: Node) -> bool:
+        """Data that is moved as codes."""
+        values = node.inputs if node.op == "Concat" else node.inputs[:1]
+        if (
+            node.op not in _MOVES
+            or node.activation
+            or not all(t in self.codes for t in values)
+            or any(t not in self.scales for t in node.outputs)
+            or not self.able(self.graph, node)
+        ):
+            return False
+        inputs = (*(self.codes[t] for t in values), *node.inputs[len(values) :])
+        outputs = tuple(self.coded(t) for t in node.outputs)
+        self.nodes.append(replace(node, inputs=inputs, outputs=outputs))
+        return True
+
+    def outputs(self) -> None:
+        for name in self.graph.outputs:
+            self.nodes += self.real(name)
+
+
+def quantised_weights(w: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of weights, and a scale for each channel along `axis`."""
+    others = tuple(i for i in range(w.ndim) if i != axis)
+    largest = np.abs(w.astype(np.float64)).max(axis=others)
+    by = np.where(largest > 0, largest / _MOST, 1.0).astype(np.float32)
+    shape = [1] * w.ndim
+    shape[axis] = -1
+    codes = np.rint(w / by.reshape(shape).astype(np.float64))
+    return np.clip(codes, -_MOST, _MOST).astype(np.int8), by
+
+
+def _scales(graph: Graph, spans: Mapping[str, Span]) -> dict[str, Scale]:
+    """The scale of each tensor whose values are known; tensors among which values move share one,
+    which covers them all."""
+    leader = {t: t for t in spans if t in graph.tensors}
+
+    def find(t: str) -> str:
+        while leader[t] != t:
+            t = leader[t]
+        return t
+
+    for node in graph.nodes:
+        if node.op in _MOVES:
+            values = node.inputs if node.op == "Concat" else node.inputs[:1]
+            known = [t for t in (*values, *node.outputs) if t in leader]
+            for t in known[1:]:
+                leader[find(t)] = find(known[0])
+    joined: dict[str, Span] = {}
+    for t in leader:
+        low, high = joined.get(find(t), (0.0, 0.0))
+        joined[find(t)] = min(low, spans[t][0]), max(high, spans[t][1])
+    return {t: scale_of(*joined[find(t)]) for t in leader}
+
+
+def int8_of(graph: Graph, node: Node) -> Graph:
+    """The graph with a node's float32 tensors in int8, to ask what could compute it."""
+    names = {*node.reads, *node.outputs}
+    tensors = {
+        k: replace(t, dtype=DType.I8) if k in names and t.dtype == DType.F32 else t
+        for k, t in graph.tensors.items()
+    }
+    return replace(graph, tensors=tensors)
