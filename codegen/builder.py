@@ -96,6 +96,10 @@ class Builder:
         if constant and op.reference and op.folds:
             self._fold(op, node)
             return tuple(outputs)
+        if all(0 in shape for shape, _ in inferred):  # nothing to compute
+            for out, (shape, dtype) in zip(outputs, inferred, strict=False):
+                self._store(out, np.zeros(shape, dtype.numpy))
+            return tuple(outputs)
         for out, (shape, dtype) in zip(outputs, inferred, strict=False):
             if out:
                 self.tensors[out] = Tensor(out, tuple(int(e) for e in shape), dtype)

@@ -260,7 +260,8 @@ def _scalar(value: float, dtype: np.dtype | type = np.float32) -> np.ndarray:
 def _qlinear_case(weights: np.dtype | type, zero: int) -> Case:
     rng = np.random.default_rng(zero)
     x = rng.integers(0, 256, (1, 4, 7, 6)).astype(np.uint8)
-    w = (_codes(rng, 6, 2, 3, 3).astype(int) + zero).astype(weights)
+    # small, for onnxruntime saturates sums of two products in 16 bits on some machines
+    w = (_codes(rng, 6, 2, 3, 3).astype(int) // 2 + zero).astype(weights)
     operands = (x, _scalar(0.02), _scalar(120, np.uint8), w, _scalar(0.01), _scalar(zero, weights),
                 _scalar(0.1), _scalar(99, np.uint8))  # fmt: skip
     return Case((*operands, np.arange(-300, 300, 100, dtype=np.int32)),
