@@ -13,6 +13,7 @@ from codegen.half_blocks import (
     half_winograd,
 )
 from codegen.inorder_blocks import inorder_dense, inorder_gemm, inorder_im2col
+from codegen.int8_blocks import qdepthwise, qgemm, qim2col
 from codegen.strassen import strassen
 from codegen.tile_order import tile_order
 from codegen.transpose_blocks import transpose_block, transpose_tile
@@ -180,6 +181,7 @@ DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, An
     for f in (
         im2col_nhwc, im2col_nchw, pixel_block, gemm_split, im2col_split, inorder_gemm,
         inorder_im2col, inorder_dense, depthwise_sweeps, depthwise_rows, chain_whole, chain_bands,
+        qdepthwise, qgemm, qim2col,
         strassen, winograd_blocks, inorder_winograd, transpose_tile, transpose_block,
         reduce_block, matmul_panel, half_gemm, half_direct, half_dense, half_depthwise_rows,
         half_winograd,

@@ -79,13 +79,14 @@ class Kernel:
     @property
     def scratch(self) -> DType:
         """Element type of its scratch, whose size `derive` gives in elements (scratch_floats)."""
-        return DType.F16 if self.peak == 2 else DType.F32
+        small = self.dtype in ((DType.F16.value,), (DType.I8.value,))
+        return DType(self.dtype[0]) if small else DType.F32
 
     @property
     def peak(self) -> int:
         """Its multiply-adds in the time of one float32 multiply-add: vectors hold twice as many
-        halves."""
-        return 2 if self.dtype == (DType.F16.value,) else 1
+        halves, and a multiplication of int8 makes 8 products."""
+        return 2 if self.dtype in ((DType.F16.value,), (DType.I8.value,)) else 1
 
     def rate(self, core: str) -> float:
         """Nominal work per cycle on a core, named as in board files."""

@@ -241,12 +241,60 @@ def dense_panels_half(c: Constants) -> Packed:
     ]
 
 
+def _codes(c: Constants, w: np.ndarray, unit: int) -> Packed:
+    """What follows the weights w [products][n] of an integer product: biases with x's zero point in
+    them, scales, both padded to a multiple of `unit`, zero points, factors where they are used."""
+    _, b, scale, zeros, factors = c.inputs
+    n = w.shape[1]
+    bias = b.astype(np.int64) - int(zeros[0]) * w.astype(np.int64).sum(axis=0)
+    out = [
+        ("b", _padded(bias.astype(np.int32), n, unit, np.int32)),
+        ("scale", _padded(np.broadcast_to(scale.reshape(-1), (n,)), n, unit)),
+        ("zeros", zeros),
+    ]
+    needed = c.dims["act"].fn or c.dims["residual"]
+    return out + ([("factors", factors)] if needed else [])
+
+
+def _code_panels(w: np.ndarray) -> np.ndarray:
+    """[k][n] -> for 4 columns at a time steps of [4][16], the last one as long as what is left."""
+    k, n = w.shape
+    w = np.pad(w, ((0, 0), (0, -n % 4)))
+    ends = [*range(16, k + 1, 16), *([k] if k % 16 else [])]
+    steps = list(zip([0, *ends[:-1]], ends, strict=True))
+    return np.concatenate(
+        [w[a:z, j : j + 4].T.reshape(-1) for j in range(0, w.shape[1], 4) for a, z in steps]
+    )
+
+
+def qconv_panels(c: Constants) -> Packed:
+    """OIHW weights of int8 -> panels of the [kh*kw*c][m] matrix, padded to multiples of a `step` of
+    16 where windows are."""
+    d = c.dims
+    w = c.inputs[0].reshape(d["m"], d["c"], -1).transpose(2, 1, 0).reshape(-1, d["m"])
+    padded = np.pad(w, ((0, -len(w) % c.params.get("step", 1)), (0, 0)))
+    return [("w", _code_panels(padded)), *_codes(c, w, 4)]
+
+
+def qconv_taps(c: Constants) -> Packed:
+    """Depthwise weights of int8 [m][1][kh][kw] -> [blocks of 16][kh*kw][16], the last block as wide
+    as its channels."""
+    taps = c.inputs[0].reshape(c.dims["m"], -1)
+    blocks = [taps[i : i + 16].T.ravel() for i in range(0, len(taps), 16)]
+    return [("w", np.concatenate(blocks)), *_codes(c, taps.T, 8)]
+
+
+def qdense_panels(c: Constants) -> Packed:
+    """[k][n] of int8 -> panels."""
+    return [("w", _code_panels(c.inputs[0])), *_codes(c, c.inputs[0], 4)]
+
+
 PACKERS: dict[str, Callable[[Constants], Packed]] = {
     f.__name__: f
     for f in (
         conv_panels_nhwc, conv_panels_narrow, conv_panels_strassen, conv_panels_nchw,
         conv_taps_nhwc, conv_taps_nchw, conv_taps_c4, conv_taps_c16, winograd_panels, conv_chain,
         dense_panels, dense_panels_narrow, conv_transpose_panels, conv_panels_half, conv_taps_c32,
-        dense_panels_half, winograd_panels_half,
+        dense_panels_half, winograd_panels_half, qconv_panels, qconv_taps, qdense_panels,
     )
 }  # fmt: skip

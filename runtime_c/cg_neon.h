@@ -20,6 +20,23 @@ static inline float32x4_t cg_clip_f32x4(float32x4_t x, float lo, float hi)
     return vminq_f32(vmaxq_f32(x, vdupq_n_f32(lo)), vdupq_n_f32(hi));
 }
 
+/* 4 codes less their zero point. */
+static inline float32x4_t cg_codes_f32x4(const int8_t *x, int32_t zero)
+{
+    int32_t codes;
+    memcpy(&codes, x, 4);
+    const int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(codes)));
+    return vcvtq_f32_s32(vsubq_s32(vmovl_s16(vget_low_s16(wide)), vdupq_n_s32(zero)));
+}
+
+/* The first n of 4 codes, saturated and from low to high. */
+static inline void cg_store_codes(int8_t *y, int32x4_t v, int32_t low, int32_t high, int n)
+{
+    const int16x4_t narrow = vqmovn_s32(vminq_s32(vmaxq_s32(v, vdupq_n_s32(low)), vdupq_n_s32(high)));
+    const int32_t codes = vget_lane_s32(vreinterpret_s32_s8(vqmovn_s16(vcombine_s16(narrow, narrow))), 0);
+    memcpy(y, &codes, (size_t)n);
+}
+
 /* exp(x), relative error below 2 ulp. x is clamped to [-87.3, 88.3], where the result is a normal number.
  * x = n ln 2 + r with ln 2 in two parts; polynomial of degree 5 for exp(r) from Cephes (expf.c, S. Moshier). */
 static inline float32x4_t cg_exp_f32x4(float32x4_t x)

@@ -14,6 +14,7 @@ from codegen.kernels import Kernel, refusal
 from codegen.layer import layer_of
 from codegen.ops import OPS
 from codegen.ops.base import Case
+from codegen.ops.quantised import qconv_case, qdense_case
 from codegen.plan import Choice
 from codegen.types import DType
 
@@ -203,11 +204,38 @@ def _transpose_trials(row: Kernel) -> Iterator[Case]:
     yield Case(((520, 530),), {"perm": (1, 0)})
 
 
+def _qconv_trials(row: Kernel) -> Iterator[Case]:
+    """Pixels around a tile, channels around 4, depths around a step, several blocks; windows that
+    hang over; depthwise blocks of 16 and 8."""
+    for i, w in enumerate(bracket(row.params.get("mr", 4))):
+        yield qconv_case((1, 8 * (1 + i), 1, w), bracket(4)[i], (1, 1))
+    yield qconv_case((2, 40, 9, 31), 10, (1, 1), low=-7)
+    yield qconv_case((1, 3, 17, 19), 13, (7, 7), pads=(3, 3, 3, 3), strides=(2, 2))
+    yield qconv_case((2, 21, 12, 12), 9, (3, 3), pads=(1, 1, 1, 1))
+    yield qconv_case((1, 16, 9, 9), 8, (3, 2), pads=(2, 0, 2, 0), dilations=(2, 1))
+    yield qconv_case((1, 6, 8, 9), 10, (3, 3), pads=(2, 2, 2, 2), dilations=(2, 2))
+    for c, kernel, stride in ((8, 3, 1), (16, 3, 2), (24, 5, 1), (40, 3, 1), (32, 7, 2)):
+        window = dict(group=c, strides=(stride, stride))
+        yield qconv_case((2, c, 9, 8), c, (kernel,) * 2, pads=(kernel // 2,) * 4, **window)
+    yield qconv_case((1, 16, 9, 11), 16, (3, 3), group=16, pads=(2, 2, 2, 2), dilations=(2, 2))
+    yield qconv_case((1, 8, 6, 20), 8, (3, 3), group=8, pads=(0, 0, 2, 2))
+    yield qconv_case((1, 8, 6, 7), 8, (1, 1), group=8, strides=(3, 3))
+
+
+def _qdense_trials(row: Kernel) -> Iterator[Case]:
+    for n in bracket(4):
+        for m, k in ((1, 8), (1, 40), (6, 16)):
+            yield qdense_case(m, k, n)
+    yield qdense_case(107, 512, 19)
+
+
 TILED = {
     "BatchMatMul": _batch_matmul_trials,
     "Conv": _conv_trials,
     "ConvTranspose": _conv_transpose_trials,
     "Dense": _dense_trials,
+    "QConv": _qconv_trials,
+    "QDense": _qdense_trials,
     "Transpose": _transpose_trials,
 }
 
