@@ -32,11 +32,12 @@ def evaluate(graph: Graph, inputs: Mapping[str, np.ndarray]) -> Values:
         values[name] = _wide(value.astype(tensor.dtype.numpy, copy=False))
     with np.errstate(all="ignore"):
         for node in graph.nodes:
-            _node(graph, node, values)
+            evaluate_node(graph, node, values)
     return values
 
 
-def _node(graph: Graph, node: Node, values: Values) -> None:
+def evaluate_node(graph: Graph, node: Node, values: Values) -> None:
+    """Add the node's results to `values`, which has what it reads, as `evaluate` has it."""
     result = OPS[node.op].reference(node.attrs, *(values[t] if t else None for t in node.inputs))
     results = list(result) if isinstance(result, tuple) else [result]
     if node.residual:

@@ -3,14 +3,24 @@ scale=1/255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225,bgr,resize=256,crop=224
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from codegen.errors import CodegenError
 
-Step = Callable[[np.ndarray], np.ndarray]  # [H, W, C] float32 -> [H', W', C] float32
+Run = Callable[[np.ndarray], np.ndarray]  # [H, W, C] float32 -> [H', W', C] float32
 _NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _WORDS = "scale=1/255, mean=A:B:C, std=A:B:C, bgr, resize=N or HxW, crop=N or HxW"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One word of the list; `of_images`: it means nothing for other arrays."""
+
+    word: str
+    run: Run
+    of_images: bool
 
 
 def parse_preprocess(spec: str) -> tuple[Step, ...]:
@@ -23,27 +33,27 @@ def apply_steps(steps: Sequence[Step], image: np.ndarray) -> np.ndarray:
     """The image [H, W, C] in float32 after every step."""
     image = image.astype(np.float32)
     for step in steps:
-        image = step(image)
+        image = step.run(image)
     return image
 
 
 def _step(word: str) -> Step:
     name, equals, value = word.partition("=")
     if name == "bgr" and not equals:
-        return _bgr
+        return Step(word, _bgr, True)
     makers = {"scale": _scale, "mean": _mean, "std": _std, "resize": _resize, "crop": _crop}
     if name not in makers or not equals:
         raise CodegenError(
             "--preprocess", f"unknown word {word!r}", f"words: {_WORDS}", "separate them by commas"
         )
-    return makers[name](word, value)
+    return Step(word, makers[name](word, value), name in ("resize", "crop"))
 
 
 def _wrong(word: str, allowed: str) -> CodegenError:
     return CodegenError("--preprocess", repr(word), allowed, f"write e.g. {_WORDS}")
 
 
-def _scale(word: str, value: str) -> Step:
+def _scale(word: str, value: str) -> Run:
     found = re.fullmatch(rf"({_NUMBER})(?:/({_NUMBER}))?", value)
     divisor = float(found[2] or 1) if found else 0.0
     if not divisor:
@@ -65,12 +75,12 @@ def _per_channel(word: str, values: np.ndarray, image: np.ndarray) -> np.ndarray
     return values
 
 
-def _mean(word: str, value: str) -> Step:
+def _mean(word: str, value: str) -> Run:
     values = _numbers(word, value)
     return lambda image: image - _per_channel(word, values, image)
 
 
-def _std(word: str, value: str) -> Step:
+def _std(word: str, value: str) -> Run:
     values = _numbers(word, value)
     if not np.all(values):
         raise _wrong(word, "numbers other than 0")
@@ -90,7 +100,7 @@ def _extents(word: str, value: str) -> tuple[int, ...]:
     return tuple(int(v) for v in value.split("x"))
 
 
-def _resize(word: str, value: str) -> Step:
+def _resize(word: str, value: str) -> Run:
     wanted = _extents(word, value)
 
     def resize(image: np.ndarray) -> np.ndarray:
@@ -117,7 +127,7 @@ def _triangles(n: int, m: int) -> np.ndarray:
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
-def _crop(word: str, value: str) -> Step:
+def _crop(word: str, value: str) -> Run:
     wanted = _extents(word, value)
 
     def crop(image: np.ndarray) -> np.ndarray:
