@@ -159,3 +159,11 @@ def test_rounding_without_information_is_to_the_nearest(rng):
     nearest, scales = quantise_per_channel(w)
     assert np.array_equal(round_weights(w, scales, np.zeros((8, 5))), nearest)
     assert np.array_equal(round_weights(w, scales, np.eye(8)), nearest)
+
+
+def test_blocks_of_columns_round_as_one_column_at_a_time(monkeypatch, rng):
+    w, x = rng.standard_normal((5, 100)).astype(np.float32), rng.random((100, 300))
+    _, scales = quantise_per_channel(w, 4)
+    blocked = round_weights(w, scales, x, 4)
+    monkeypatch.setattr("codegen.calibration.weights._BLOCK", 1)
+    assert np.array_equal(round_weights(w, scales, x, 4), blocked)

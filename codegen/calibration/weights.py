@@ -7,6 +7,7 @@ the first axis is the output channel.
 import numpy as np
 
 _DAMPING = 0.01  # of the mean diagonal of the Hessian, as in GPTQ
+_BLOCK = 64  # columns that are rounded before the error goes on to all others
 _LEAST_SCALE = np.finfo(np.float32).tiny
 
 
@@ -56,8 +57,8 @@ def equalise_depthwise(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The same for three in a row, the middle one depthwise [C, 1, kh, kw], as in an inverted
     bottleneck: (w1 / s, depthwise * s / t, w2 * t, s [C], t [C]); the first bias must be divided
-    by s, the depthwise one's by t. All three then have the range cbrt(r1 r2 r3) per channel, which is
-    what equalising the pairs in turn tends to (Nagel et al. 2019, section 4.1)."""
+    by s, the depthwise one's by t. All three then have the range cbrt(r1 r2 r3) per channel,
+    which is what equalising the pairs in turn tends to (Nagel et al. 2019, section 4.1)."""
     r1, r2, r3 = _output_ranges(w1), _output_ranges(depthwise), _input_ranges(w2, 1)
     used = (r1 > 0) & (r2 > 0) & (r3 > 0)
     mean = np.cbrt(np.where(used, r1 * r2 * r3, 1.0))
@@ -124,10 +125,14 @@ def _in_turn(rows: np.ndarray, hessian: np.ndarray, bits: int) -> np.ndarray:
     upper = np.linalg.cholesky(inverse).T
     left = rows.copy()
     out = np.empty(rows.shape, np.int8)
-    for k in range(rows.shape[1]):
-        out[:, k] = _nearest(left[:, k], bits)
-        error = (left[:, k] - out[:, k]) / upper[k, k]
-        left[:, k + 1 :] -= np.outer(error, upper[k, k + 1 :])
+    for start in range(0, rows.shape[1], _BLOCK):
+        end = min(start + _BLOCK, rows.shape[1])
+        errors = np.empty((len(rows), end - start))
+        for k in range(start, end):
+            out[:, k] = _nearest(left[:, k], bits)
+            errors[:, k - start] = (left[:, k] - out[:, k]) / upper[k, k]
+            left[:, k + 1 : end] -= np.outer(errors[:, k - start], upper[k, k + 1 : end])
+        left[:, end:] -= errors @ upper[start:end, end:]
     return out
 
 
