@@ -53,11 +53,11 @@ class Histogram:
             limit, zeros, counts = self.limit, values.size, self.counts
         else:
             limit = max(self.limit, _power_above(largest))
-            inside = values[values != 0]
-            zeros = values.size - inside.size
+            zeros = values.size - int(np.count_nonzero(values))
             # a product with a power of two is exact
-            place = np.floor(inside * np.float32(HALF / limit)).astype(np.int64) + HALF
+            place = np.floor(values * np.float32(HALF / limit)).astype(np.int32) + HALF
             new = np.bincount(np.minimum(place, 2 * HALF - 1), minlength=2 * HALF)
+            new[HALF] -= zeros
             counts = _grown(self.counts, self.limit, limit) + new
         return Histogram(
             limit, counts, self.zeros + zeros, min(self.low, low), max(self.high, high)
