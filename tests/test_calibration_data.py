@@ -1,6 +1,7 @@
 """A user's samples: layouts, folders, labels, halves, preprocessing, and what is refused."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,6 +142,21 @@ def test_folder_in_order_and_several_data(tmp_path, rng):
     assert np.array_equal(inputs_of(data), x.transpose(0, 3, 1, 2))
 
 
+def test_files_are_not_kept_open(tmp_path, rng):
+    """A folder may have more files than a process may open."""
+    resource = pytest.importorskip("resource")
+    for i in range(60):
+        npy(tmp_path, np.full((2, 5), i), f"{i:02}.npy")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 20,
+                                                limits[1]))  # fmt: skip
+    try:
+        data = open_data([tmp_path], [VECTOR])
+        assert inputs_of(data, "v")[:, 0].tolist() == np.repeat(np.arange(60), 2).tolist()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def test_images_become_grey_for_one_channel(tmp_path, rng):
     pillow = pytest.importorskip("PIL.Image")
     picture = pillow.fromarray(rng.integers(0, 256, (28, 28, 3), np.uint8))
@@ -202,6 +218,8 @@ def test_bad_halves(tmp_path):
     path = npz(tmp_path, v=np.zeros((3, 5)), group=np.zeros(3))
     refused("half 1 of 3 sample", [path], [VECTOR], half=1)
     refused("--half: 2; 0 or 1", [path], [VECTOR], half=2)
+    odd = npz(tmp_path, v=np.zeros((3, 5)), group=np.zeros((3, 1)))
+    refused(r"`group` has shape \(3, 1\)", [odd], [VECTOR])
 
 
 # --- preprocessing ---
@@ -299,11 +317,14 @@ def test_paths_that_hold_no_samples(tmp_path):
     refused("cannot be read", [objects], [IMAGE])
 
 
-def test_broken_image(tmp_path):
-    pytest.importorskip("PIL.Image")
+def test_broken_image(tmp_path, monkeypatch):
+    pillow = pytest.importorskip("PIL.Image")
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8 no image")
     refused(r"a\.jpg: cannot be read", [tmp_path / "a.jpg"], [IMAGE])
     refused("an image for input 'v'", [tmp_path / "a.jpg"], [VECTOR])
+    pillow.new("RGB", (60, 60)).save(tmp_path / "b.png")
+    monkeypatch.setattr(pillow, "MAX_IMAGE_PIXELS", 100)
+    refused(r"b\.png: cannot be read", [tmp_path / "b.png"], [IMAGE])
 
 
 def test_images_without_pillow(tmp_path, monkeypatch):

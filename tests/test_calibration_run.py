@@ -125,6 +125,28 @@ def test_what_the_file_does_not_have_is_computed(joined, tmp_path):
     check_ranges(graph, found)
 
 
+def test_a_blank_first_sample_does_not_mislead(joined):
+    graph = load_graph(joined)
+    blank = {"x": np.zeros((1, 3, 8, 8), np.float32)}
+    sources = find_sources(joined, {}, graph, blank)
+    assert {n.outputs[0] for n in sources.computed} == {"a", "b"}
+
+
+def test_values_that_the_model_refuses(tmp_path):
+    nodes = [helper.make_node("Gather", ["table", "x"], ["y"])]
+    table = numpy_helper.from_array(np.ones((5, 3), np.float32), "table")
+    ports = [helper.make_tensor_value_info("x", TensorProto.INT64, [1, 4]),
+             helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 3])]  # fmt: skip
+    proto = helper.make_graph(nodes, "g", ports[:1], ports[1:], [table])
+    onnx.save(helper.make_model(proto, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+              tmp_path / "g.onnx")  # fmt: skip
+    graph = load_graph(tmp_path / "g.onnx")
+    np.save(tmp_path / "d.npy", np.full((9, 4), 77))
+    data = open_data([tmp_path / "d.npy"], [graph.tensors["x"]])
+    with pytest.raises(CodegenError, match="onnxruntime cannot run it"):
+        calibrate(tmp_path / "g.onnx", graph, data, Settings())
+
+
 def test_what_would_take_long_is_listed(joined, tmp_path, monkeypatch):
     monkeypatch.setattr(taps, "_MOST_WORK", 10)
     _, found = calibrated(joined, tmp_path)

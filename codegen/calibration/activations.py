@@ -49,7 +49,7 @@ def activation_names(graph: Graph) -> tuple[str, ...]:
 
 class Activations:
     """Runs a network and gives all activations of its optimised graph, by their names there.
-    `sample` is what the tensors are recognised with: one run's inputs, not all equal."""
+    `sample`, one run's inputs, is what the tensors are recognised with."""
 
     def __init__(self, model: Path, shapes: Shapes | None, graph: Graph, sample: Inputs):
         self.sources = find_sources(model, shapes, graph, sample)
@@ -79,9 +79,10 @@ class Activations:
 
 def find_sources(model: Path, shapes: Shapes | None, graph: Graph, sample: Inputs) -> Sources:
     """Recognise every tensor by its value on one sample."""
-    ours = evaluate(graph, sample)
+    sample = {name: _telling(value) for name, value in sample.items()}
     wanted = [o for n in graph.nodes for o in n.outputs if o and o not in graph.constants]
-    theirs = Reference(model, shapes, wanted).run(sample)
+    theirs = Reference(model, shapes, wanted).run(sample)  # first: it may refuse the values
+    ours = evaluate(graph, sample)
     file = {t: t for t in wanted if t in theirs and _same(graph, t, theirs[t], ours[t])}
     if len(file) < len(wanted):
         everything = Reference(model, shapes, made_tensors(model)).run(sample)
@@ -90,6 +91,13 @@ def find_sources(model: Path, shapes: Shapes | None, graph: Graph, sample: Input
                 twin = next((k for k, v in everything.items() if _same(graph, t, v, ours[t])), "")
                 file |= {t: twin} if twin else {}
     return _rest(graph, file)
+
+
+def _telling(value: np.ndarray) -> np.ndarray:
+    """Noise instead of floats that are all equal, of which too many tensors would look alike."""
+    if value.dtype.kind != "f" or value.size < 2 or np.ptp(value):
+        return value
+    return np.random.default_rng(0).standard_normal(value.shape).astype(value.dtype)
 
 
 def _same(graph: Graph, name: str, theirs: np.ndarray, ours: np.ndarray) -> bool:

@@ -1,37 +1,16 @@
-"""A user's samples: arrays, folders of arrays and images, with labels and halves."""
+"""A user's samples, with labels and halves, as a network reads them."""
 
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from codegen.calibration.files import Row, files_of, rows_of
 from codegen.calibration.ports import Port, ports_of
 from codegen.calibration.preprocess import Step, parse_preprocess
 from codegen.errors import CodegenError
 from codegen.graph import Tensor
-from codegen.models.optional import require
-
-IMAGES = (".jpg", ".jpeg", ".png")
-_READ = (".npz", ".npy", *IMAGES)
-_ONLY = ("x", "images", "data")  # arrays of a network with one input may be called so
-_LABELS, _GROUP = ("y", "labels"), "group"
-_PICTURE_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One sample: where it comes from, how its arrays are got, its label, and what it shares with
-    the samples that must stay on its side."""
-
-    where: str
-    read: Callable[[], Mapping[str, np.ndarray]]
-    label: Any = None
-    group: Any = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +29,7 @@ class Data:
 
     files: tuple[str, ...]
     ports: tuple[Port, ...]
-    rows: tuple[_Row, ...]
+    rows: tuple[Row, ...]
     preprocess: str
     steps: tuple[Step, ...]
     half: int | None
@@ -126,8 +105,8 @@ def open_data(
             "name a .npz, a .npy, or a folder of these or of images",
         )  # fmt: skip
     ports, steps = ports_of(inputs), parse_preprocess(preprocess)
-    files = [f for path in paths for f in _files(path)]
-    rows = tuple(row for file in files for row in _rows(file, ports))
+    files = [f for path in paths for f in files_of(path)]
+    rows = tuple(row for file in files for row in rows_of(file, ports))
     rows = rows if half is None else _half(rows, half)
     names = tuple(p.resolve().name for p in paths)
     return Data(names, ports, rows, preprocess, steps, half)
@@ -145,7 +124,7 @@ def load_labelled(
     return data, data.labels
 
 
-def _half(rows: Sequence[_Row], half: int) -> tuple[_Row, ...]:
+def _half(rows: Sequence[Row], half: int) -> tuple[Row, ...]:
     if half not in (0, 1):
         raise CodegenError("--half", f"{half!r}", "0 or 1", "choose one")
     keys = [("row", i) if r.group is None else ("group", r.group) for i, r in enumerate(rows)]
@@ -157,132 +136,3 @@ def _half(rows: Sequence[_Row], half: int) -> tuple[_Row, ...]:
             "at least two groups", "give more data",
         )  # fmt: skip
     return kept
-
-
-def _files(path: Path) -> list[Path]:
-    """The file, or what can be read in a folder and those below it, in order."""
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise CodegenError(
-            str(path), "no such file or folder", ".npz, .npy, images or a folder", "check the path"
-        )
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _READ and p.is_file())
-    if not found:
-        raise CodegenError(
-            str(path), "nothing in this folder can be read", f"files: {', '.join(_READ)}",
-            "name another folder",
-        )  # fmt: skip
-    return found
-
-
-def _rows(file: Path, ports: Sequence[Port]) -> list[_Row]:
-    suffix = file.suffix.lower()
-    if suffix in IMAGES:
-        return [_picture_row(file, ports)]
-    if suffix not in _READ:
-        raise CodegenError(
-            str(file), f"a file of type {suffix or '(none)'!r}", f"files: {', '.join(_READ)}",
-            "save the data with numpy",
-        )  # fmt: skip
-    arrays = _load(file)
-    if isinstance(arrays, np.ndarray):
-        return _samples(file, {_only(file, ports).tensor.name: arrays}, ports, {})
-    names = [p.tensor.name for p in ports]
-    aside = {k: v for k, v in arrays.items() if k in (*_LABELS, _GROUP) and k not in names}
-    rest = {k: v for k, v in arrays.items() if k not in aside}
-    return _samples(file, _named(file, rest, names), ports, aside)
-
-
-def _load(file: Path) -> np.ndarray | dict[str, np.ndarray]:
-    """Mapped into memory where the format allows it."""
-    try:
-        loaded = np.load(file, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return {k: loaded[k] for k in loaded.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as e:
-        raise CodegenError(
-            str(file), f"cannot be read ({e})", "a .npy or .npz of numbers",
-            "save it again with numpy",
-        ) from None  # fmt: skip
-
-
-def _only(file: Path, ports: Sequence[Port]) -> Port:
-    if len(ports) > 1:
-        names = ", ".join(p.tensor.name for p in ports)
-        raise CodegenError(
-            str(file), f"one array for {len(ports)} inputs", f"a .npz with arrays {names}",
-            "save the inputs together",
-        )  # fmt: skip
-    return ports[0]
-
-
-def _named(
-    file: Path, arrays: Mapping[str, np.ndarray], names: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """The array of each input. The only input's may be called x, images or data, or be the only
-    array."""
-    if len(names) == 1 and names[0] not in arrays:
-        known = [k for k in _ONLY if k in arrays]
-        if len(known) == 1 or len(arrays) == 1:
-            return {names[0]: arrays[known[0] if known else next(iter(arrays))]}
-    missing = [n for n in names if n not in arrays]
-    if missing:
-        raise CodegenError(
-            str(file), f"no array for input {missing[0]!r}",
-            f"arrays: {', '.join(arrays) or 'none'}", "name the arrays after the model's inputs",
-        )  # fmt: skip
-    return {n: arrays[n] for n in names}
-
-
-def _samples(
-    file: Path,
-    arrays: Mapping[str, np.ndarray],
-    ports: Sequence[Port],
-    aside: Mapping[str, np.ndarray],
-) -> list[_Row]:
-    where = str(file)
-    parts = {p.tensor.name: p.split(arrays[p.tensor.name], where) for p in ports}
-    counts = {name: len(samples) for name, samples in parts.items()}
-    counts |= {name: np.shape(v)[0] if np.ndim(v) else 0 for name, v in aside.items()}
-    if len(set(counts.values())) > 1:
-        found = ", ".join(f"{k} {n}" for k, n in counts.items())
-        raise CodegenError(
-            where, f"the arrays have different numbers of samples ({found})", "the same for each",
-            "fix the data",
-        )  # fmt: skip
-    count = next(iter(counts.values()))
-    labels = next((aside[k].tolist() for k in _LABELS if k in aside), [None] * count)
-    groups = aside[_GROUP].tolist() if _GROUP in aside else [None] * count
-    return [
-        _Row(f"{where}[{i}]", partial(_pick, parts, i), labels[i], groups[i]) for i in range(count)
-    ]
-
-
-def _pick(parts: Mapping[str, Sequence[np.ndarray]], i: int) -> dict[str, np.ndarray]:
-    return {name: np.asarray(samples[i]) for name, samples in parts.items()}
-
-
-def _picture_row(file: Path, ports: Sequence[Port]) -> _Row:
-    port = _only(file, ports)
-    if not port.is_image or port.depth not in _PICTURE_MODES:
-        raise CodegenError(
-            str(file), f"an image for input {port.tensor.name!r} of shape {port.tensor.shape}",
-            "inputs of 1, 3 or 4 channels take images", "give arrays in a .npz",
-        )  # fmt: skip
-    return _Row(str(file), partial(_picture, file, port))
-
-
-def _picture(file: Path, port: Port) -> dict[str, np.ndarray]:
-    """[H, W, C], 0..255, grey or RGB as the input has channels."""
-    pillow = require("PIL.Image", "pillow", "decoding images", str(file))
-    try:
-        with pillow.open(file) as picture:
-            pixels = np.asarray(picture.convert(_PICTURE_MODES[port.depth]))
-    except (OSError, ValueError, SyntaxError) as e:
-        raise CodegenError(
-            str(file), f"cannot be read ({e})", "a JPEG or PNG image", "save it again"
-        ) from None
-    return {port.tensor.name: pixels.reshape(*pixels.shape[:2], port.depth)}
