@@ -33,11 +33,12 @@ def evaluate(graph: Graph, inputs: Mapping[str, np.ndarray]) -> Values:
         values[name] = _wide(value.astype(tensor.dtype.numpy, copy=False))
     with np.errstate(all="ignore"):
         for node in graph.nodes:
-            _node(graph, node, values)
+            evaluate_node(graph, node, values)
     return values
 
 
-def _node(graph: Graph, node: Node, values: Values) -> None:
+def evaluate_node(graph: Graph, node: Node, values: Values) -> None:
+    """Add the node's results to `values`, which has what it reads, as `evaluate` has it."""
     op, inputs = OPS[node.op], [values[t] if t else None for t in node.inputs]
     finish = None
     if node.activation:

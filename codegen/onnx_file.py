@@ -329,6 +329,11 @@ def with_outputs(model: ModelProto, names: Sequence[str]) -> tuple[str, ...]:
     return extra
 
 
+def made_tensors(path: Path) -> tuple[str, ...]:
+    """Names of all that the nodes of a model compute, in order."""
+    return tuple(dict.fromkeys(o for n in read_model(path).graph.node for o in n.output if o))
+
+
 def read_tensor(path: Path) -> np.ndarray:
     """A TensorProto file; CodegenError where it is not one."""
     try:

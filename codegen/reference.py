@@ -64,10 +64,20 @@ class Reference:
                 "verification needs onnxruntime as reference",
                 "use --no-verify, or fix the model",
             ) from None
+        self._where = str(path)
         self.outputs = tuple(o.name for o in self._session.get_outputs())
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Every output (and extra tensor) by name."""
+        """Every output (and extra tensor) by name. CodegenError where onnxruntime refuses the
+        inputs, e.g. an index that is out of range."""
         known = {i.name for i in self._session.get_inputs()}
-        values = self._session.run(None, {k: v for k, v in inputs.items() if k in known})
+        try:
+            values = self._session.run(None, {k: v for k, v in inputs.items() if k in known})
+        except Exception as e:
+            raise CodegenError(
+                self._where,
+                f"onnxruntime cannot run it ({str(e).splitlines()[0]})",
+                "inputs that the model accepts",
+                "check the values of the inputs",
+            ) from None
         return dict(zip(self.outputs, values, strict=True))

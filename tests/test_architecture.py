@@ -13,15 +13,16 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
     "errors", "types", "graph", "resources", "names", "c_text", "c_literals", "cores",
     "cycle_model", "board", "ops.base", "ops.conv", "ops", "builder", "interpret", "onnx_file",
+    "calibration.record", "calibration.histogram", "calibration.methods", "calibration.weights",
     "onnx_import", "passes", "models", "groups", "kernels", "layout", "layer", "precision",
     "signature", "recorded", "tile_order", "winograd", "winograd_lines", "winograd_blocks",
     "strassen", "exactness", "weights", "inorder_blocks", "half_blocks", "int8_blocks",
     "transpose_blocks", "derive", "packed_size", "threads", "plan", "cost", "heuristic", "ranges",
     "schedule", "regions", "split", "order", "memory", "sources", "emit", "cpus", "toolchain",
     "stack", "build", "footprint", "run", "fleet", "compare", "reference", "verify", "pipeline",
-    "attribution",
-    "memory_map", "report", "store", "pricing", "program", "measured", "svg_text", "roofline",
-    "profile_text", "health", "peers", "validate", "verbs", "cli",
+    "calibration", "attribution", "memory_map", "report", "store", "pricing", "program",
+    "measured", "svg_text", "roofline", "profile_text", "health", "peers", "validate", "verbs",
+    "cli",
 ]
 # fmt: on
 

@@ -2,14 +2,12 @@
 
 import difflib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from codegen.board import Board, load_board
@@ -46,6 +44,7 @@ from codegen.verbs.options import (
     parse_shapes,
     verbosity,
 )
+from codegen.verbs.progress import counted
 
 _FIGURES = ("cycles", "ns", *PARTS, "scratch_bytes", "code_bytes", "weights_bytes", "error")
 
@@ -101,7 +100,7 @@ def price(
     try:
         with (
             measuring_runner(target, runner, hosts, accept_host_key) as chosen,
-            _progress(quiet) as progress,
+            counted(quiet, "measuring") as progress,
         ):
             ready(target, chosen, settings)
             store = Store(store_path(store_file))  # not before all else is known to be right
@@ -191,16 +190,6 @@ def _peak(work: float, measured: Measurement, board: Board) -> float | None:
         return None
     rate = work / (measured.ns * board.clock_hz / 1e9)
     return round(100 * rate / board.cycle_model.core.macs_per_cycle, 1)
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    show = Console(stderr=True)
-    columns = TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    hidden = quiet or not show.is_terminal
-    with Progress(*columns, console=show, transient=True, disable=hidden) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
 def _show(result: Mapping[str, Any], verbose: bool) -> None:

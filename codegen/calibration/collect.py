@@ -1,0 +1,92 @@
+"""A network over a user's data: the range of every activation."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codegen.calibration.activations import Activations
+from codegen.calibration.data import Batch, Data
+from codegen.calibration.histogram import Histogram
+from codegen.calibration.methods import all_ranges
+from codegen.calibration.record import Calibration, DataRecord, check_method
+from codegen.errors import CodegenError
+from codegen.graph import Graph
+from codegen.pipeline import model_hash
+
+FEW = 8  # samples; ranges of fewer are a matter of luck
+Shapes = Mapping[str, Sequence[int]]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`samples` are drawn at random by `seed` where there are more (None: all are used);
+    `percentile` is that of the method of this name, above 50 and at most 100."""
+
+    method: str = "minmax"
+    percentile: float = 99.99
+    samples: int | None = None
+    seed: int = 0
+
+
+def check_settings(settings: Settings) -> None:
+    """CodegenError, in the words of the command line, for what means nothing."""
+    check_method(settings.method, "--method")
+    if not 50 < settings.percentile <= 100:
+        raise CodegenError(
+            "--percentile", f"{settings.percentile:g}", "above 50, at most 100", "e.g. 99.99"
+        )
+    if settings.samples is not None and settings.samples < 1:
+        raise CodegenError("--samples", f"{settings.samples}", "1 or more", "choose more")
+
+
+def calibrate(
+    model: Path,
+    graph: Graph,
+    data: Data,
+    settings: Settings,
+    shapes: Shapes | None = None,
+    progress: Progress = lambda done, of: None,
+) -> Calibration:
+    """The ranges of all activations of `graph`, which is `codegen.pipeline.load_graph` of `model`
+    and `shapes`. Holds the activations of one run at a time. `progress` is told the samples done,
+    of how many."""
+    check_settings(settings)
+    chosen = data.choose(settings.samples, settings.seed)
+    batches = data.batches(chosen)
+    first = next(batches)
+    activations = Activations(model, shapes, graph, first.inputs)
+    digest = hashlib.sha256()
+    histograms = dict.fromkeys(activations.names, Histogram())
+    lost = dict(activations.sources.missing)
+    done = 0
+    for batch in chain([first], batches):
+        _hash(digest, batch)
+        for name, value in activations.run(batch.inputs).items():
+            if not np.isfinite(value).all():
+                lost.setdefault(name, f"NaN or infinity for sample {batch.samples[0]}")
+            elif name not in lost:
+                histograms[name] = histograms[name].add(value)
+        done += len(batch.samples)
+        progress(done, len(chosen))
+    return Calibration(
+        model_hash(model, shapes),
+        settings.method,
+        settings.percentile,
+        DataRecord(
+            data.files, len(chosen), settings.seed, data.half, data.preprocess, digest.hexdigest()
+        ),
+        {n: all_ranges(h, settings.percentile) for n, h in histograms.items() if n not in lost},
+        lost,
+    )
+
+
+def _hash(digest: Any, batch: Batch) -> None:
+    for name, array in sorted(batch.inputs.items()):
+        digest.update(f"{name}{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())

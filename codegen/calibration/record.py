@@ -1,0 +1,196 @@
+"""calibration.json: the range of every activation, by each method. Plain JSON, versioned, checked
+before it is believed."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codegen.errors import CodegenError
+
+SCHEMA = 1
+METHODS = ("minmax", "percentile", "mse", "entropy")
+_KEYS = {
+    "schema": int, "model_sha256": str, "method": str, "percentile": (int, float), "data": dict,
+    "tensors": dict, "not_calibrated": dict,
+}  # fmt: skip
+_OPTIONAL = ("not_calibrated",)
+_DATA = {
+    "files": list, "samples": int, "seed": int, "half": (int, type(None)), "preprocess": str,
+    "sha256": str,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Range:
+    """The real values that 8 bits stand for: low <= 0 <= high, so that 0 is exact (padding needs
+    it). Both are 0 where a tensor never was anything else."""
+
+    low: float
+    high: float
+
+    @staticmethod
+    def around(low: float, high: float) -> "Range":
+        """The least range with these values and 0 in it, in float32."""
+        return Range(min(_float32(low), 0.0), max(_float32(high), 0.0))
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """What a network was calibrated on: base names of the files, how many samples were used, and
+    the SHA-256 of what the network read. `half`: which half of the data, None for all."""
+
+    files: tuple[str, ...]
+    samples: int
+    seed: int
+    half: int | None
+    preprocess: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Ranges of the float32 activations of the optimised graph, by tensor and method.
+
+    `method` is the chosen one of METHODS; the others are kept beside it. `not_calibrated` says of
+    each tensor that has no range why.
+    """
+
+    model_sha256: str
+    method: str
+    percentile: float
+    data: DataRecord
+    tensors: Mapping[str, Mapping[str, Range]]
+    not_calibrated: Mapping[str, str] = field(default_factory=dict)
+
+    def range_of(self, tensor: str, method: str = "") -> Range:
+        """The range of a tensor by `method`, or by the chosen one. KeyError where it has none."""
+        return self.tensors[tensor][method or self.method]
+
+    def to_json(self) -> str:
+        """The file: one line per tensor, so that two calibrations can be compared with diff."""
+        head = {
+            "schema": SCHEMA,
+            "model_sha256": self.model_sha256,
+            "method": self.method,
+            "percentile": self.percentile,
+            "data": {**asdict(self.data), "files": list(self.data.files)},
+        }
+        lines = [f"  {json.dumps(k)}: {json.dumps(v)}," for k, v in head.items()]
+        rows = {
+            name: {method: [r.low, r.high] for method, r in ranges.items()}
+            for name, ranges in self.tensors.items()
+        }
+        lines += [*_block("tensors", rows, ","), *_block("not_calibrated", self.not_calibrated, "")]
+        return "{\n" + "\n".join(lines) + "\n}\n"
+
+
+def _block(key: str, entries: Mapping[str, Any], end: str) -> list[str]:
+    rows = [f"    {json.dumps(k)}: {json.dumps(v)}" for k, v in entries.items()]
+    return [f"  {json.dumps(key)}: {{", *([",\n".join(rows)] if rows else []), f"  }}{end}"]
+
+
+def _float32(value: float) -> float:
+    """The shortest number that is read as the same float32."""
+    return float(str(np.float32(value)))
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Parse a calibration file; CodegenError where it is not one."""
+    where = str(path)
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CodegenError(
+            where, "no such file", "a calibration.json is needed", "check the path"
+        ) from None
+    except (OSError, ValueError, RecursionError) as e:
+        raise CodegenError(
+            where, f"not JSON ({e})", "a file written by `codegen calibrate`", "make it again"
+        ) from None
+    return calibration_of_dict(raw, where)
+
+
+def calibration_of_dict(raw: Any, where: str) -> Calibration:
+    """The calibration that parsed JSON is; CodegenError where it is none."""
+    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+        found = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
+        raise CodegenError(
+            where, f"schema {found!r}", f"schema {SCHEMA} is read", "calibrate again"
+        )
+    _check_keys(where, "", {**dict.fromkeys(_OPTIONAL, {}), **raw}, _KEYS)
+    check_method(raw["method"], where)
+    _check_keys(where, "data.", raw["data"], _DATA)
+    tensors = {name: _ranges(where, name, entry) for name, entry in raw["tensors"].items()}
+    return Calibration(
+        raw["model_sha256"],
+        raw["method"],
+        raw["percentile"],
+        DataRecord(**{**raw["data"], "files": tuple(map(str, raw["data"]["files"]))}),
+        tensors,
+        {k: str(v) for k, v in raw.get("not_calibrated", {}).items()},
+    )
+
+
+def _check_keys(where: str, prefix: str, raw: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    unknown = sorted(set(raw) - set(kinds))
+    if unknown:
+        raise CodegenError(
+            where, f"unknown key {prefix + unknown[0]!r}", f"known keys: {', '.join(kinds)}",
+            "remove it",
+        )  # fmt: skip
+    for key, kind in kinds.items():
+        if key not in raw:
+            raise CodegenError(
+                where, f"no key {prefix + key!r}", f"keys: {', '.join(kinds)}", "calibrate again"
+            )
+        if not isinstance(raw[key], kind) or isinstance(raw[key], bool):
+            raise CodegenError(
+                where, f"{prefix}{key} is {raw[key]!r}", "a value as `codegen calibrate` writes it",
+                "calibrate again",
+            )  # fmt: skip
+
+
+def _ranges(where: str, name: str, entry: Any) -> dict[str, Range]:
+    def fits(pair: Any) -> bool:
+        return (
+            isinstance(pair, list)
+            and len(pair) == 2
+            and all(type(v) in (int, float) and math.isfinite(v) for v in pair)
+            and pair[0] <= 0 <= pair[1]
+        )
+
+    if (
+        not isinstance(entry, dict)
+        or set(entry) != set(METHODS)
+        or not all(map(fits, entry.values()))
+    ):
+        raise CodegenError(
+            where, f"entry of tensor {name!r} is {entry!r}",
+            f"[low, high] with low <= 0 <= high for each of {', '.join(METHODS)}",
+            "calibrate again",
+        )  # fmt: skip
+    return {m: Range(float(entry[m][0]), float(entry[m][1])) for m in METHODS}
+
+
+def check_method(method: str, where: str) -> None:
+    """CodegenError unless `method` is one of METHODS."""
+    if method not in METHODS:
+        raise CodegenError(
+            where, f"unknown method {method!r}", f"methods: {', '.join(METHODS)}", "name one"
+        )
+
+
+def check_calibration(calibration: Calibration, sha256: str, where: str = "calibration") -> None:
+    """CodegenError unless it was made for this model: `sha256` is codegen.pipeline.model_hash."""
+    if calibration.model_sha256 != sha256:
+        raise CodegenError(
+            where,
+            f"made for model {calibration.model_sha256[:12]}…",
+            f"this model is {sha256[:12]}…",
+            "calibrate this model (with the same --shape)",
+        )

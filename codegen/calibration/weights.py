@@ -1,0 +1,141 @@
+"""What weights go through on their way to 8 bits: pure functions of numpy arrays.
+
+Weights are as ONNX has them: of a convolution [M, C / groups, kh, kw], of a dense layer [M, K];
+the first axis is the output channel.
+"""
+
+import numpy as np
+
+_DAMPING = 0.01  # of the mean diagonal of the Hessian, as in GPTQ
+_BLOCK = 64  # columns that are rounded before the error goes on to all others
+_LEAST_SCALE = np.finfo(np.float32).tiny
+
+
+def quantise_per_channel(w: np.ndarray, bits: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """(int8 values of w's shape, float32 scales [M]): symmetric, w is about values * scale. Values
+    lie in [-(2^(bits-1) - 1), 2^(bits-1) - 1]; a channel of zeros has scale 1."""
+    largest = np.abs(w.reshape(w.shape[0], -1)).max(1, initial=0.0)
+    scales = np.maximum(largest / _top(bits), _LEAST_SCALE).astype(np.float32)
+    scales = np.where(largest > 0, scales, np.float32(1))
+    return _nearest(w / _per_output(scales, w), bits), scales
+
+
+def _top(bits: int) -> int:
+    """The largest value."""
+    return 2 ** (bits - 1) - 1
+
+
+def _nearest(q: np.ndarray, bits: int) -> np.ndarray:
+    return np.clip(np.rint(q), -_top(bits), _top(bits)).astype(np.int8)
+
+
+def _per_output(values: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """[M] so that it broadcasts over w."""
+    return np.asarray(values).reshape(-1, *(1,) * (w.ndim - 1))
+
+
+def equalise(
+    w1: np.ndarray, w2: np.ndarray, groups: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cross-layer equalisation of two convolutions, the second (of `groups`) reading the first's C
+    outputs and nobody else doing so: (w1 / s, w2 * s, s [C]), after which channel i has the same
+    range in both. The first's bias must be divided by s as well.
+
+    The network computes the same if what is between satisfies f(s x) = s f(x) for s > 0: nothing,
+    Relu, LeakyRelu, PRelu, pooling; not Clip with a maximum. Nagel et al. 2019, arXiv:1906.04721,
+    equation 11: s = sqrt(r1 r2) / r2, with r the largest magnitudes. A channel that is zero in
+    either stays as it is.
+    """
+    r1, r2 = _output_ranges(w1), _input_ranges(w2, groups)
+    used = (r1 > 0) & (r2 > 0)
+    s = np.sqrt(r1 / np.where(used, r2, 1.0), out=np.ones_like(r1), where=used)
+    return w1 / _per_output(s, w1), _scale_inputs(w2, s, groups), s
+
+
+def equalise_depthwise(
+    w1: np.ndarray, depthwise: np.ndarray, w2: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The same for three in a row, the middle one depthwise [C, 1, kh, kw], as in an inverted
+    bottleneck: (w1 / s, depthwise * s / t, w2 * t, s [C], t [C]); the first bias must be divided
+    by s, the depthwise one's by t. All three then have the range cbrt(r1 r2 r3) per channel,
+    which is what equalising the pairs in turn tends to (Nagel et al. 2019, section 4.1)."""
+    r1, r2, r3 = _output_ranges(w1), _output_ranges(depthwise), _input_ranges(w2, 1)
+    used = (r1 > 0) & (r2 > 0) & (r3 > 0)
+    mean = np.cbrt(np.where(used, r1 * r2 * r3, 1.0))
+    s, t = np.where(used, r1 / mean, 1.0), np.where(used, mean / np.where(used, r3, 1.0), 1.0)
+    middle = depthwise * _per_output(s / t, depthwise)
+    return w1 / _per_output(s, w1), middle, _scale_inputs(w2, t, 1), s, t
+
+
+def _output_ranges(w: np.ndarray) -> np.ndarray:
+    return np.abs(w.reshape(w.shape[0], -1)).max(1).astype(np.float64)
+
+
+def _grouped(w: np.ndarray, groups: int) -> np.ndarray:
+    """[groups, M / groups, C / groups, kernel]."""
+    return w.reshape(groups, w.shape[0] // groups, w.shape[1], -1)
+
+
+def _input_ranges(w: np.ndarray, groups: int) -> np.ndarray:
+    """[C]."""
+    return np.abs(_grouped(w, groups)).max((1, 3)).reshape(-1).astype(np.float64)
+
+
+def _scale_inputs(w: np.ndarray, s: np.ndarray, groups: int) -> np.ndarray:
+    return (_grouped(w, groups) * s.reshape(groups, 1, -1, 1)).reshape(w.shape)
+
+
+def bias_correction(
+    w: np.ndarray, w_quantised: np.ndarray, mean_input: np.ndarray, groups: int = 1
+) -> np.ndarray:
+    """What to add to the bias [M] so that quantised weights (as real numbers) give the same mean
+    output: (w - w_quantised) E[x], with the mean [C] of each input channel. Padding, which reads
+    zeros instead, is left out of account. Nagel et al. 2019, arXiv:1906.04721, section 4.2."""
+    error = _grouped(w.astype(np.float64) - w_quantised, groups).sum(3)
+    means = np.asarray(mean_input, np.float64).reshape(groups, -1)
+    return np.einsum("gmc,gc->gm", error, means).reshape(-1)
+
+
+def round_weights(
+    w: np.ndarray, scale: np.ndarray, inputs: np.ndarray, bits: int = 8
+) -> np.ndarray:
+    """Integers of w's shape whose outputs are closer to w's than those of the nearest integers are,
+    in the mean square over `inputs` [K, N]: N columns of what one output sees (patches; K is the
+    size of w[0]). `scale` [M] or one.
+
+    GPTQ (Frantar et al. 2022, arXiv:2210.17323), which is optimal brain quantisation
+    (arXiv:2208.11580) in one order for all rows: column after column is rounded, and the error is
+    passed on to the columns that are left, by the inverse of H = X X^T. Largest diagonal first. A
+    row that rounding to nearest serves better (by H) keeps that, so no row gets worse.
+    """
+    rows = w.reshape(w.shape[0], -1).astype(np.float64)
+    rows = rows / np.broadcast_to(np.asarray(scale, np.float64).reshape(-1), w.shape[0])[:, None]
+    hessian = np.asarray(inputs, np.float64) @ np.asarray(inputs, np.float64).T
+    order = np.argsort(-np.diag(hessian), kind="stable")
+    passed_on = np.empty(rows.shape, np.int8)
+    passed_on[:, order] = _in_turn(rows[:, order], hessian[np.ix_(order, order)], bits)
+    nearest = _nearest(rows, bits)
+    better = _error(passed_on - rows, hessian) < _error(nearest - rows, hessian)
+    return np.where(better[:, None], passed_on, nearest).reshape(w.shape)
+
+
+def _in_turn(rows: np.ndarray, hessian: np.ndarray, bits: int) -> np.ndarray:
+    damping = _DAMPING * np.diag(hessian).mean() or 1.0
+    inverse = np.linalg.inv(hessian + damping * np.eye(len(hessian)))
+    upper = np.linalg.cholesky(inverse).T
+    left = rows.copy()
+    out = np.empty(rows.shape, np.int8)
+    for start in range(0, rows.shape[1], _BLOCK):
+        end = min(start + _BLOCK, rows.shape[1])
+        errors = np.empty((len(rows), end - start))
+        for k in range(start, end):
+            out[:, k] = _nearest(left[:, k], bits)
+            errors[:, k - start] = (left[:, k] - out[:, k]) / upper[k, k]
+            left[:, k + 1 : end] -= np.outer(errors[:, k - start], upper[k, k + 1 : end])
+        left[:, end:] -= errors @ upper[start:end, end:]
+    return out
+
+
+def _error(difference: np.ndarray, hessian: np.ndarray) -> np.ndarray:
+    """Squared output error of each row."""
+    return np.einsum("mk,mk->m", difference @ hessian, difference)

@@ -1,0 +1,144 @@
+"""codegen calibrate: the range of every activation over a user's data, for int8."""
+
+from pathlib import Path
+
+import click
+
+from codegen.calibration.collect import FEW, Settings, check_settings
+from codegen.calibration.collect import calibrate as run
+from codegen.calibration.data import open_data
+from codegen.calibration.record import METHODS, Calibration
+from codegen.errors import CodegenError
+from codegen.models.fetch import write_atomically
+from codegen.pipeline import load_graph
+from codegen.verbs.options import (
+    JSON,
+    MODEL,
+    SHAPE,
+    console,
+    parse_shapes,
+    print_rows,
+    verbosity,
+)
+from codegen.verbs.progress import counted
+
+
+@click.command()
+@MODEL
+@click.option(
+    "--data",
+    "paths",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Samples: a .npz (an array per input, or one), a .npy, an image, or a folder of these. "
+    "Repeatable.",
+)
+@click.option(
+    "--method",
+    default="minmax",
+    show_default=True,
+    metavar="|".join(METHODS),
+    help="Which of the ranges a build takes; all of them are in the file.",
+)
+@click.option(
+    "--percentile",
+    default=99.99,
+    show_default=True,
+    help="How much of a tensor method percentile keeps, at either end.",
+)
+@click.option(
+    "--preprocess",
+    default="",
+    metavar="SPEC",
+    help="What is done to images and arrays, in this order, e.g. resize=256,crop=224,scale=1/255,"
+    "mean=0.485:0.456:0.406,std=0.229:0.224:0.225,bgr.",
+)
+@click.option(
+    "--samples",
+    type=int,
+    default=1000,
+    show_default=True,
+    help="Use at most so many samples, drawn at random.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of the draw.")
+@click.option(
+    "--half",
+    type=int,
+    help="Use only half 0 or 1 of the data, so that the other is left to test on. Samples with the "
+    "same `group` in a .npz are in the same half.",
+)
+@SHAPE
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("calibration.json"),
+    show_default=True,
+    help="Write the ranges to this file, wholly or not at all.",
+)
+@JSON
+@verbosity
+def calibrate(
+    model: Path,
+    paths: tuple[Path, ...],
+    method: str,
+    percentile: float,
+    preprocess: str,
+    samples: int,
+    seed: int,
+    half: int | None,
+    shapes: tuple[str, ...],
+    out: Path,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Run MODEL in float32 over samples of what it will see, and record which values each
+    activation takes: what int8 kernels need to know. docs/QUANTISATION.md says more.
+
+    Equal data and seed give the same file.
+    """
+    settings = Settings(method, percentile, samples, seed)
+    check_settings(settings)
+    pinned = parse_shapes(shapes)
+    graph = load_graph(model, pinned)
+    data = open_data(paths, [graph.tensors[t] for t in graph.inputs], preprocess, half)
+    with counted(quiet, "calibrating") as progress:
+        found = run(model, graph, data, settings, pinned, progress)
+    _write(out, found.to_json())
+    show = console(quiet)
+    if found.data.samples < FEW:
+        show.print(
+            f"warning: {found.data.samples} sample(s) say little about a range; "
+            f"{FEW} are few, some hundred are usual"
+        )
+    for tensor, why in found.not_calibrated.items():
+        show.print(f"not calibrated: {tensor}: {why}", markup=False)
+    if as_json:
+        click.echo(found.to_json(), nl=False)
+        return 0
+    if verbose:
+        print_rows(_rows(found))
+    show.print(
+        f"{model.name}: {len(found.tensors)} tensors over {found.data.samples} sample(s), "
+        f"method {method}, in {out}", markup=False,
+    )  # fmt: skip
+    return 0
+
+
+def _write(out: Path, text: str) -> None:
+    try:
+        write_atomically(out, text.encode())
+    except OSError as e:
+        raise CodegenError(
+            "--out", f"{out} cannot be written ({e.strerror})", "a file in a writable folder",
+            "choose another",
+        ) from None  # fmt: skip
+
+
+def _rows(found: Calibration) -> list[dict[str, str]]:
+    """The ranges of every method, the chosen one first."""
+    methods = sorted(METHODS, key=lambda m: m != found.method)
+    return [
+        {"tensor": name, **{m: f"{ranges[m].low:.4g} .. {ranges[m].high:.4g}" for m in methods}}
+        for name, ranges in found.tensors.items()
+    ]
