@@ -123,7 +123,8 @@ def _whole(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _sweep(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Mean and worst gap over all networks and seeds."""
+    """Mean and worst gap over the networks where it was made, and their seeds."""
+    rows = [r for r in rows if "sweep" in r]
     head = ["changed from the defaults", "mean gap", "worst gap", "seconds"]
     body = []
     for i, first in enumerate(rows[0]["sweep"] if rows else []):
