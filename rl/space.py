@@ -7,7 +7,7 @@ What a layer costs depends on its action alone; changes of layout depend on neig
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from codegen.board import Board
 from codegen.errors import CodegenError
@@ -29,7 +29,8 @@ Read = tuple[str, str]  # a tensor, and the layout in which a kernel wants it
 class Action:
     """One way to compute a node. `prices` by the layout in which the input lies (one, but for
     nodes that move data). `reads`: what must lie where, of the group's last node in `later`.
-    `pitch`: it can write into a concatenation. `inplace`: as in the kernel's row."""
+    `pitch`: it can write into a concatenation. `inplace` and `loses_digits`: as in the kernel's
+    row."""
 
     kernel: str
     layout: str
@@ -39,6 +40,7 @@ class Action:
     group: tuple[str, ...] = ()
     pitch: bool = False
     inplace: str = ""
+    loses_digits: bool = field(default=False, compare=False)
 
     @property
     def price(self) -> Price:
@@ -101,6 +103,16 @@ def build_space(graph: Graph, board: Board, table: Table) -> Space:
     return Space(graph, board, table, tuple(stages), _conversions(graph, table))
 
 
+def careful(space: Space) -> Space:
+    """The same without candidates that lose digits; where nothing else was priced, they stay."""
+    stages = []
+    for stage in space.stages:
+        kept = tuple(a for a in stage.actions if not a.loses_digits)
+        alone = any(not a.group for a in kept)
+        stages.append(replace(stage, actions=kept) if alone else stage)
+    return replace(space, stages=tuple(stages))
+
+
 def _nothing(graph: Graph, node: Node, board: Board, table: Table) -> CodegenError:
     """Why no candidate is left; the first failure, if there is one, says most."""
     found = table.layers.get(signature_of(graph, node).key, {})
@@ -135,7 +147,8 @@ def _actions(graph: Graph, node: Node, board: Board, table: Table) -> Iterator[A
             }  # fmt: skip
             if len(prices) == len(comes):
                 yield Action(row.name, layout, prices, _reads(graph, node, row, layout),
-                             pitch=row.pitch, inplace=row.inplace)  # fmt: skip
+                             pitch=row.pitch, inplace=row.inplace,
+                             loses_digits=row.loses_digits)  # fmt: skip
 
 
 def _price(
@@ -158,8 +171,9 @@ def _group_actions(graph: Graph, group: Group, board: Board, table: Table) -> It
         first = tuple(r for r in action.reads if r[0] == node.inputs[0])
         later = tuple(r for r in action.reads if r not in first)
         yield Action(
-            action.kernel, action.layout, action.prices, first, later, group.names, action.pitch
-        )
+            action.kernel, action.layout, action.prices, first, later, group.names, action.pitch,
+            loses_digits=action.loses_digits,
+        )  # fmt: skip
 
 
 def _reads(graph: Graph, node: Node, row: Kernel, layout: str) -> tuple[Read, ...]:

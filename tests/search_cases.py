@@ -16,6 +16,7 @@ from rl.walk import Walk
 
 BOARD = load_board("jetson-nano-cpu")
 KWS = examples_dir() / "models" / "mlperf_kws_dscnn.onnx"
+RESNET = examples_dir() / "models" / "mlperf_ic_resnet8.onnx"
 VWW = examples_dir() / "models" / "mlperf_vww_mbv1_025.onnx"
 
 
