@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from codegen.board import Board
 from codegen.errors import CodegenError
+from codegen.exactness import LIMITS, errors_of
 from codegen.graph import Graph, Node
 from codegen.groups import Group, find_groups, regroup
 from codegen.kernels import Kernel, candidates, refusal
@@ -29,8 +30,8 @@ Read = tuple[str, str]  # a tensor, and the layout in which a kernel wants it
 class Action:
     """One way to compute a node. `prices` by the layout in which the input lies (one, but for
     nodes that move data). `reads`: what must lie where, of the group's last node in `later`.
-    `pitch`: it can write into a concatenation. `inplace` and `loses_digits`: as in the kernel's
-    row."""
+    `pitch`: it can write into a concatenation. `inplace`: as in the kernel's row. `errors`:
+    rounding errors as multiples of a direct computation's."""
 
     kernel: str
     layout: str
@@ -40,7 +41,7 @@ class Action:
     group: tuple[str, ...] = ()
     pitch: bool = False
     inplace: str = ""
-    loses_digits: bool = field(default=False, compare=False)
+    errors: float = field(default=1.0, compare=False)
 
     @property
     def price(self) -> Price:
@@ -103,11 +104,12 @@ def build_space(graph: Graph, board: Board, table: Table) -> Space:
     return Space(graph, board, table, tuple(stages), _conversions(graph, table))
 
 
-def careful(space: Space) -> Space:
-    """The same without candidates that lose digits; where nothing else was priced, they stay."""
+def careful(space: Space, level: int) -> Space:
+    """The same without candidates that lose digits (codegen/exactness.py); where nothing else was
+    priced, they stay."""
     stages = []
     for stage in space.stages:
-        kept = tuple(a for a in stage.actions if not a.loses_digits)
+        kept = tuple(a for a in stage.actions if a.errors <= LIMITS[level])
         alone = any(not a.group for a in kept)
         stages.append(replace(stage, actions=kept) if alone else stage)
     return replace(space, stages=tuple(stages))
@@ -148,7 +150,7 @@ def _actions(graph: Graph, node: Node, board: Board, table: Table) -> Iterator[A
             if len(prices) == len(comes):
                 yield Action(row.name, layout, prices, _reads(graph, node, row, layout),
                              pitch=row.pitch, inplace=row.inplace,
-                             loses_digits=row.loses_digits)  # fmt: skip
+                             errors=errors_of(row))  # fmt: skip
 
 
 def _price(
@@ -172,7 +174,7 @@ def _group_actions(graph: Graph, group: Group, board: Board, table: Table) -> It
         later = tuple(r for r in action.reads if r not in first)
         yield Action(
             action.kernel, action.layout, action.prices, first, later, group.names, action.pitch,
-            loses_digits=action.loses_digits,
+            errors=action.errors,
         )  # fmt: skip
 
 

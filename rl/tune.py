@@ -9,6 +9,7 @@ from pathlib import Path
 
 from codegen.board import Board
 from codegen.errors import CodegenError
+from codegen.exactness import MOST_CAREFUL
 from codegen.graph import Graph
 from codegen.groups import regroup
 from codegen.memory import allocate
@@ -231,23 +232,28 @@ def _proposals(
     found = agent.search(Problem(walk, goal, request.seed, request.budget, interrupts.stopped))
     yield f"{agent.name}, corrected", as_plan(space, found.choices)
     yield "exact, corrected", as_plan(space, best.choices)
-    for part in _spaces(request, space)[1:]:
+    for level, part in enumerate(_spaces(request, space)[1:], 1):
         exact = optimum(Walk(part), goal)
         if exact:
-            yield "exact, careful", as_plan(part, exact.choices)
+            yield f"exact, careful {level}", as_plan(part, exact.choices)
 
 
 def _spaces(request: Request, space: Space) -> list[Space]:
     """The space, and where digits count what is left of it without candidates that lose them."""
-    return [space, careful(space)] if request.exactness else [space]
+    return [space, *(careful(space, level) for level in _levels(request))]
+
+
+def _levels(request: Request) -> range:
+    """How careful plans are made, where digits count."""
+    return range(1, MOST_CAREFUL + 1 if request.exactness else 1)
 
 
 def _defaults(request: Request) -> dict[str, Generated]:
-    """The plan of `codegen build` and, where digits count, the careful one."""
+    """The plan of `codegen build` and, where digits count, careful ones."""
     make = partial(generate, request.model, request.board, None, request.shapes,
                    dtype=request.dtype)  # fmt: skip
-    more = {"default, careful": make(careful=True)} if request.exactness else {}
-    return {"default": make(), **more}
+    return {"default": make(),
+            **{f"default, careful {n}": make(careful=n) for n in _levels(request)}}  # fmt: skip
 
 
 def _check_exactness(request: Request, tools: Tools) -> None:
