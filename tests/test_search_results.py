@@ -193,6 +193,16 @@ def test_a_smaller_arena_costs_time(vww):
         goal_for(vww, Limits(arena=100), arena)
 
 
+def test_q_learning_keeps_the_smallest_arena(vww):
+    """Steps that the limit forbids are learnt, though what they cost is infinite."""
+    arena = arena_in(vww)
+    least = int(front(vww, ("latency", "arena"), arena)[-1].arena)
+    goal = goal_for(vww, Limits(arena=least), arena)
+    found = QLearning().search(Problem(vww, goal, seed=3))
+    assert found.value <= 1.01 * optimum(vww, goal).value
+    assert arena(found.choices) <= least
+
+
 def test_smaller_flash_costs_time():
     graph = load_graph(KWS)
     table = formula_table(graph, BOARD)

@@ -19,10 +19,12 @@ from rl.assignment import Choices, plan_of, steps_of
 from rl.finalists import Contest
 from rl.formula import formula_table
 from rl.guess import filled
+from rl.limits import Limits, goal_for
 from rl.network import Bench
 from rl.pareto import front
+from rl.reward import LATENCY, Goal
 from rl.space import Space, build_space
-from rl.tune import Request, Tools, Tuned, milliseconds, true_arena, tune
+from rl.tune import Request, Tools, Tuned, exact_of, milliseconds, true_arena, tune
 from rl.walk import Walk
 
 EPISODES, LONG = 1000, 10_000
@@ -105,19 +107,31 @@ def timed(model: Path, board: Board, jobs: int) -> dict[str, float]:
 
 
 def arenas(walk: Walk, tuned: Tuned) -> dict[str, Any]:
-    """Plans between the fastest and the one with the smallest arena, as [ms by the table, bytes],
-    and the step that needs most memory in the last one."""
+    """Plans between the fastest and the one with the smallest arena, as [ms by the table, bytes];
+    the step that needs most memory in the last one; the fastest plan in which no kernel computes
+    several nodes; and what greedy and Q-learning make of the smallest arena as a limit."""
     space, unit, sha = walk.space, tuned.priced.table.unit, tuned.chosen.plan.model_sha256
 
-    def arena(choices: Choices) -> int:
-        return true_arena(space.graph, plan_of(space, choices, sha), space.board)
+    def arena(choices: Choices, of: Space = space) -> int:
+        return true_arena(space.graph, plan_of(of, choices, sha), space.board)
+
+    def told(latency: float, size: float) -> list[float]:
+        return [milliseconds(latency, unit, space.board), size]
 
     points = front(walk, ("latency", "arena"), arena)
+    stages = [replace(s, actions=tuple(a for a in s.actions if not a.group)) for s in space.stages]
+    apart = replace(space, stages=tuple(stages))
+    alone = exact_of(Walk(apart), LATENCY)
+    goal = goal_for(walk, Limits(arena=int(points[-1].arena)), arena)
+    least = exact_of(walk, goal).value
+    limited = {n: gap(walk, make_agent(n), least, goal=goal) for n in ("greedy", "qlearning")}
     steps = steps_of(walk, points[-1].choices)
     at = max(range(len(steps)), key=lambda i: steps[i].held + steps[i].scratch)
     kernel = space.stages[at].actions[steps[at].action].kernel if steps[at].action >= 0 else ""
     return {
-        "points": [[milliseconds(p.latency, unit, space.board), p.arena] for p in points],
+        "points": [told(p.latency, p.arena) for p in points],
+        "apart": told(alone.value, arena(alone.choices, apart)),
+        "limited": {n: g if g < float("inf") else None for n, g in limited.items()},
         "peak": {"layer": steps[at].name, "kernel": kernel, "held": steps[at].held,
                  "scratch": steps[at].scratch},
     }  # fmt: skip
@@ -141,9 +155,11 @@ def learner(walk: Walk, make: Callable[[], Agent], best: float, seeds: int) -> d
     }
 
 
-def gap(walk: Walk, agent: Agent, best: float, seed: int = 0, episodes: int = 0) -> float:
+def gap(
+    walk: Walk, agent: Agent, best: float, seed: int = 0, episodes: int = 0, goal: Goal = LATENCY
+) -> float:
     """How much worse than the optimum an agent's plan is."""
-    found = agent.search(Problem(walk, seed=seed, budget=Budget(episodes=episodes)))
+    found = agent.search(Problem(walk, goal, seed, Budget(episodes=episodes)))
     return found.value / best - 1
 
 
