@@ -38,6 +38,7 @@ from rl.table import Table
 from rl.tensorboard import write_curves
 from rl.tune import Request, Tools, tune
 from rl.walk import Walk
+from tests.browser import ask, needs_browser
 from tests.pricing_cases import LOCAL, MODELS, needs_cc, needs_cross
 from tests.tiny import tiny_network
 
@@ -218,6 +219,38 @@ def test_the_page_is_well_formed_and_names_everything(tuned_once):
     assert all(name in said for name in ("qlearning", "random", "exact optimum", "ncnn"))
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")  # self-contained
     assert page(request, tuned, rows) == text
+
+
+@needs_browser
+def test_the_page_in_a_browser(tuned_once, tmp_path):
+    """It is shown in standards mode, fetches nothing, every picture has a place and words in it,
+    and nothing sticks out of the window."""
+    request, _, tuned = tuned_once
+    rows = explain(Walk(tuned.space), tuned.best.choices, 1e-6)
+    question = """{
+        mode: document.compatMode, title: document.title,
+        fetched: performance.getEntriesByType("resource").length,
+        headings: [...document.querySelectorAll("h1, h2")].map(h => h.textContent),
+        pictures: [...document.querySelectorAll("svg")].map(s => {
+            const box = s.getBoundingClientRect()
+            const out = [...s.querySelectorAll("text")].map(t => t.getBoundingClientRect())
+                .filter(t => t.width && (t.left < box.left - 1 || t.right > box.right + 1))
+            return {width: box.width, height: box.height, words: s.textContent.trim().length,
+                    cut: out.length}
+        }),
+        over: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+        rows: document.querySelectorAll("tr").length,
+    }"""
+    seen, said = ask(page(request, tuned, rows), question, tmp_path)
+    assert said == []
+    assert (seen["mode"], seen["fetched"]) == ("CSS1Compat", 0)
+    assert seen["title"] == seen["headings"][0] == "tiny.onnx on local"
+    assert len(seen["pictures"]) == 6
+    for picture in seen["pictures"]:
+        assert min(picture["width"], picture["height"], picture["words"]) > 10
+        assert picture["cut"] == 0
+    assert seen["over"] <= 0
+    assert seen["rows"] == 2 + len(tuned.finalists) + len(rows)
 
 
 # ---- element types ----
