@@ -56,5 +56,5 @@ def test_the_page_says_what_was_measured(row, tmp_path):
     draw(json.loads(json.dumps({"kws": row})), tmp_path)
     assert (tmp_path / "SEARCH.md").read_text() == text
     picture = ElementTree.fromstring((tmp_path / "search-kws-some-board.svg").read_text())
-    assert len(picture.findall("{http://www.w3.org/2000/svg}polyline")) == 5
+    assert len(picture.findall("{http://www.w3.org/2000/svg}polyline")) == 6
     assert "qlearning" in curves(row)

@@ -103,8 +103,8 @@ def _over_greedy(rows: Sequence[Row]) -> str:
     many = sum(g >= _MUCH for g in gains.values())
     return (
         f"Over greedy the plan found gains {percent(gains[most])} at most ({most}), and 5 % or "
-        f"more on {many} of {len(gains)}: on the table greedy is optimal or nearly so, for the reason "
-        "above; what remains comes from what was learnt of whole networks.\n"
+        f"more on {many} of {len(gains)}: on the table greedy is optimal or nearly so, for the "
+        "reason above; what remains comes from what was learnt of whole networks.\n"
     )
 
 
