@@ -202,4 +202,3 @@ def _conversions(graph: Graph, table: Table) -> dict[Read, float]:
                 known = price is not None and not price.error
                 out[tensor.name, come] = price.cost if known else float("inf")
     return out
-

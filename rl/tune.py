@@ -116,12 +116,8 @@ def tune(request: Request, tools: Tools) -> Tuned:
     agent = make_agent(request.agent)
     _check_exactness(request, tools)
     tools.stage("importing")
-    graph, dtype = computed_graph(
-        request.model, request.board, request.shapes, dtype=request.dtype
-    )
-    as_plan = partial(
-        plan_of, model_sha256=model_hash(request.model, request.shapes), dtype=dtype
-    )
+    graph, dtype = computed_graph(request.model, request.board, request.shapes, dtype=request.dtype)
+    as_plan = partial(plan_of, model_sha256=model_hash(request.model, request.shapes), dtype=dtype)
     defaults = _defaults(request)
     interrupts = Interrupts()
     priced = _price(request, tools, graph, defaults, interrupts)
@@ -177,7 +173,10 @@ def _not_run(contest: Contest, name: str, plan: Plan) -> Finalist:
 
 
 def _price(
-    request: Request, tools: Tools, graph: Graph, defaults: Mapping[str, Generated],
+    request: Request,
+    tools: Tools,
+    graph: Graph,
+    defaults: Mapping[str, Generated],
     interrupts: Interrupts,
 ) -> Priced:
     """Phase 1. What default plans take is priced in any case."""
@@ -222,7 +221,11 @@ def exact_of(walk: Walk, goal: Goal) -> Optimum:
 
 
 def _proposals(
-    request: Request, agent: Agent, goal: Goal, space: Space, as_plan: AsPlan,
+    request: Request,
+    agent: Agent,
+    goal: Goal,
+    space: Space,
+    as_plan: AsPlan,
     interrupts: Interrupts,
 ) -> Iterator[tuple[str, Plan]]:
     """What the corrected table finds: the agent's plan, and the exact one; where digits count, also

@@ -41,9 +41,7 @@ def test_it_finds_a_good_plan_in_a_small_table(name):
     best = optimum(walk).value
     budget = Budget(episodes=300)
     found = make_agent(name).search(Problem(walk, seed=0, budget=budget))
-    chance = [
-        RandomSearch().search(Problem(walk, seed=s, budget=budget)).value for s in range(5)
-    ]
+    chance = [RandomSearch().search(Problem(walk, seed=s, budget=budget)).value for s in range(5)]
     assert found.value < sum(chance) / len(chance)
     assert found.value <= 1.1 * best
 

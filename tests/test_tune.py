@@ -413,9 +413,7 @@ def test_wrong_input(options, said, tmp_path):
 
 def test_the_output_is_a_file(tmp_path):
     model = tiny_network(tmp_path)
-    result = CliRunner().invoke(
-        cli, ["tune", str(model), "--board", "local", "--out", str(model)]
-    )
+    result = CliRunner().invoke(cli, ["tune", str(model), "--board", "local", "--out", str(model)])
     assert result.exit_code != 0
     assert "is a file" in result.output + str(result.exception)
 

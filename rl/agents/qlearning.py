@@ -93,7 +93,7 @@ class _Run:
         agent, rng, memory = self.agent, self.rng, self.memory
         room = agent.memory - len(memory)
         memory += path[:room]
-        for step in path[max(0, room):]:  # in a full memory a step takes the place of an older one
+        for step in path[max(0, room) :]:  # in a full memory a step takes the place of an older one
             memory[int(rng.random() * len(memory))] = step
         if not memory or not agent.replay:
             return

@@ -41,9 +41,11 @@ def page(request: Request, tuned: Tuned, rows: Sequence[dict[str, Any]]) -> str:
         "<h2>Memory</h2>", f'<div class="wide">{_memory(tuned.chosen)}</div>',
     ]  # fmt: skip
     head = f'<meta charset="utf-8"/><title>{escape(title)}</title><style>{_STYLE}</style>'
-    return f"<!DOCTYPE html>\n<html lang=\"en\"><head>{head}</head><body>\n" + "\n".join(
-        parts
-    ) + "\n</body></html>\n"
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n'
+        + "\n".join(parts)
+        + "\n</body></html>\n"
+    )
 
 
 def _lead(told: dict[str, Any]) -> str:

@@ -23,8 +23,13 @@ from rl.verbs.sizes import parse_bytes, parse_error, parse_ms
               show_default=True, help="Where the plan goes.")  # fmt: skip
 @JSON
 def pick(
-    front: Path, max_arena: str, max_flash: str, max_latency: float, max_error: float,
-    out: Path, as_json: bool,
+    front: Path,
+    max_arena: str,
+    max_flash: str,
+    max_latency: float,
+    max_error: float,
+    out: Path,
+    as_json: bool,
 ) -> None:
     """Write the fastest plan of a front.json (`codegen tune --pareto`) that keeps the limits."""
     limits = Limits(parse_bytes("--max-arena", max_arena), parse_bytes("--max-flash", max_flash),
