@@ -18,9 +18,11 @@ $(STAMP): pyproject.toml .ci/setup.sh
 	VENV=$(VENV) sh .ci/setup.sh
 	@touch $@
 
-# TORCH_INDEX: a package index with wheels of torch without CUDA, a tenth of the size of the others.
+# PyPI's torch for Linux brings CUDA, gigabytes that nothing here uses. TORCH_INDEX: a package index
+# with wheels without it; TORCH: the requirement, where only some version has such a wheel.
+TORCH := torch
 $(VENV)/.setup-rl: $(STAMP)
-	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
 	$(BIN)/pip install --quiet --editable '.[rl,test]'
 	@touch $@
 

@@ -44,7 +44,11 @@ DEFAULT = Active()
 
 
 def select(
-    graph: Graph, board: Board, formula: Table, known: Table, measure: Measure,
+    graph: Graph,
+    board: Board,
+    formula: Table,
+    known: Table,
+    measure: Measure,
     settings: Active = DEFAULT,
 ) -> Table:
     """Measure what may matter, starting from what is `known`; the table of all that was measured

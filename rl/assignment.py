@@ -64,14 +64,15 @@ def repaired(walk: Walk, wanted: Sequence[int]) -> Choices:
     return tuple(out)
 
 
-def plan_of(space: Space, choices: Choices, model_sha256: str) -> Plan:
-    """The plan that the choices are."""
+def plan_of(space: Space, choices: Choices, model_sha256: str, dtype: str = "") -> Plan:
+    """The plan that the choices are; `dtype`: in which type it computes, where the network's own
+    tensors do not say it."""
     nodes = {}
     for stage, action in zip(space.stages, choices, strict=True):
         if action >= 0:
             a = stage.actions[action]
             nodes[stage.name] = Choice(a.kernel, a.layout, a.group)
-    return Plan(space.board.name, model_sha256, nodes, dtype=own_dtype(space.graph))
+    return Plan(space.board.name, model_sha256, nodes, dtype=dtype or own_dtype(space.graph))
 
 
 def choices_of(space: Space, plan: Plan) -> Choices | None:

@@ -27,9 +27,7 @@ class Optimum:
     states: int
 
 
-def optimum(
-    walk: Walk, goal: Goal = LATENCY, most_states: int = _MOST_STATES
-) -> Optimum | None:
+def optimum(walk: Walk, goal: Goal = LATENCY, most_states: int = _MOST_STATES) -> Optimum | None:
     """The plan of least value, within the goal's hard limit of memory; None where no plan is."""
     best: dict[int, float] = {walk.start: 0.0}
     came: list[dict[int, tuple[int, int]]] = []  # per stage: state after -> (state before, action)

@@ -86,7 +86,10 @@ class Contest:
 
 
 def run_contest(
-    contest: Contest, first: Iterable[tuple[str, Plan]], propose: Propose, rounds: int,
+    contest: Contest,
+    first: Iterable[tuple[str, Plan]],
+    propose: Propose,
+    rounds: int,
     stopped: Callable[[], bool],
 ) -> tuple[int, bool]:
     """Measure `first`, then what `propose` finds in the corrected table, until it is nothing new:

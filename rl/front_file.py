@@ -13,7 +13,7 @@ from rl.pareto import Point, hypervolume, undominated
 
 FILE = "front.json"
 _BEYOND = 1.1
-_FIGURES = ("latency_ms", "arena_bytes", "flash_bytes")
+_FIGURES = ("latency_ms", "arena_bytes", "flash_bytes", "max_rel_error")
 
 
 def to_text(finalists: Sequence[Finalist], axes: Sequence[str], board: Board, ms: float) -> str:
@@ -22,14 +22,16 @@ def to_text(finalists: Sequence[Finalist], axes: Sequence[str], board: Board, ms
     milliseconds."""
     sound = [f for f in finalists if not f.measured.error]
     points = {
-        Point((i,), f.measured.cost * ms, f.measured.arena_bytes, f.measured.flash_bytes): f
+        Point((i,), m.cost * ms, m.arena_bytes, m.flash_bytes, m.max_rel_error or 0.0): f
         for i, f in enumerate(sound)
+        if (m := f.measured)
     }
     kept = undominated(list(points), axes)
     worst = [_BEYOND * max(getattr(p, a) for p in points) for a in axes]
     rows = [
         {
             "latency_ms": round(p.latency, 6), "arena_bytes": p.arena, "flash_bytes": p.flash,
+            "max_rel_error": points[p].measured.max_rel_error,
             "plan": json.loads(points[p].plan.to_json()),
         }
         for p in kept
@@ -48,7 +50,7 @@ def pick(path: Path, limits: Limits) -> dict[str, Any]:
     """The fastest point within the limits; CodegenError where the file is none, or has none."""
     try:
         points = json.loads(path.read_text())["points"]
-        known = [{**p, "plan": dict(p["plan"])} for p in points if all(p[f] >= 0 for f in _FIGURES)]
+        known = [{**p, "plan": dict(p["plan"])} for p in map(_complete, points)]
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise CodegenError(
             str(path),
@@ -56,7 +58,7 @@ def pick(path: Path, limits: Limits) -> dict[str, Any]:
             f"{FILE} as `codegen tune --pareto` writes it",
             "check the path",
         ) from None
-    most = (limits.latency_ms, limits.arena, limits.flash)
+    most = (limits.latency_ms, limits.arena, limits.flash, limits.error)
     kept = [
         p for p in known
         if all(not m or p[f] <= m for f, m in zip(_FIGURES, most, strict=True))
@@ -71,4 +73,15 @@ def pick(path: Path, limits: Limits) -> dict[str, Any]:
             f"the least that there is, each in a plan of its own: {least}",
             "allow more, or tune again with limits",
         )
-    return min(kept, key=lambda p: p["latency_ms"])
+    best = min(kept, key=lambda p: p["latency_ms"])
+    off = best["max_rel_error"]
+    return {**best, "max_rel_error": off if off < float("inf") else None}
+
+
+def _complete(point: dict[str, Any]) -> dict[str, Any]:
+    """A point with a number for each figure; an error that was not measured is above any limit."""
+    off = point.get("max_rel_error")
+    whole = {**point, "max_rel_error": float("inf") if off is None else off}
+    if not all(whole[f] >= 0 for f in _FIGURES):
+        raise ValueError("a figure below 0")
+    return whole

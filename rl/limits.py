@@ -22,11 +22,13 @@ _STEPS = 40  # halvings of the price of flash
 
 @dataclass(frozen=True)
 class Limits:
-    """What a plan may need: bytes of arena and of flash, milliseconds; 0 is no limit."""
+    """What a plan may need: bytes of arena and of flash, milliseconds, max_rel_error of the whole
+    network; 0 is no limit."""
 
     arena: int = 0
     flash: int = 0
     latency_ms: float = 0.0
+    error: float = 0.0
 
 
 Arena = Callable[[Choices], int]

@@ -27,17 +27,20 @@ from codegen.run import Job, Runner
 from codegen.signature import NETWORK, Signature
 from codegen.sources import write
 from codegen.store import Key, Measurement, Store
+from codegen.store.records import conditions_of, conditions_text
 from codegen.toolchain import Toolchain
 from codegen.verify import Case, Interface, check_case, check_layers
 
 _WHOLE = "whole"
+_ERROR = "max_rel_error"  # beside the figures of the whole
 
 
 @dataclass(frozen=True)
 class EndToEnd:
     """A network as measured: `cost` and that of each step, in execution order, in cycles or, where
     none are counted, nanoseconds; its true arena, flash (code, constants and data of the library)
-    and error. `failed` names the step whose result was wrong first, if any was."""
+    and error. `failed` names the step whose result was wrong first, if any was. `max_rel_error` is
+    of its worst output against onnxruntime, None where that was not looked at."""
 
     cost: float
     steps: tuple[float, ...]
@@ -45,12 +48,14 @@ class EndToEnd:
     flash_bytes: int
     error: str = ""
     failed: str = ""
+    max_rel_error: float | None = None
 
 
 @dataclass(frozen=True)
 class Bench:
     """What whole networks are measured with. `checker` runs the check against onnxruntime, where
-    the measuring runner would take long for it; None: no check."""
+    the measuring runner would take long for it; None: no check. `exactness`: what the store knows
+    of a network without its max_rel_error is not enough."""
 
     model: Path
     shapes: Shapes
@@ -60,6 +65,7 @@ class Bench:
     toolchain: Toolchain
     store: Store
     timeout_s: float = 1800.0
+    exactness: bool = False
 
 
 def measure_network(generated: Generated, bench: Bench) -> EndToEnd:
@@ -68,14 +74,16 @@ def measure_network(generated: Generated, bench: Bench) -> EndToEnd:
     arena = generated.schedule.arena_bytes
     known = bench.store.get(keys)
     if len(known) == len(keys):
-        return _of(list(map(known.__getitem__, keys)), arena)
+        found = _of(list(map(known.__getitem__, keys)), arena)
+        if found.max_rel_error is not None or not bench.exactness:
+            return found
     with tempfile.TemporaryDirectory(prefix="codegen-tune-") as name:
         write(generated.sources, Path(name))
         binary = compile_library(generated.sources, Path(name), bench.toolchain)
         if binary.error:
             return EndToEnd(float("inf"), (), arena, 0, f"does not compile: {binary.error}")
         flash = sections([binary.library]).rom
-        wrong, failed = _check(generated, binary, bench)
+        wrong, failed, off = _check(generated, binary, bench)
         if wrong:
             return EndToEnd(float("inf"), (), arena, flash, wrong, failed)
         rows = _run(generated, binary, bench)
@@ -83,13 +91,16 @@ def measure_network(generated: Generated, bench: Bench) -> EndToEnd:
         return EndToEnd(float("inf"), (), arena, flash, rows)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     rows = [replace(m, date=now) for m in rows]
-    rows[0] = replace(rows[0], code_bytes=flash, scratch_bytes=arena)
+    said = "" if off is None else conditions_text({_ERROR: off})
+    rows[0] = replace(rows[0], code_bytes=flash, scratch_bytes=arena, conditions=said)
     bench.store.put(zip(keys, rows, strict=True))
     return _of(rows, arena)
 
 
 def _of(rows: list[Measurement], arena: int) -> EndToEnd:
-    return EndToEnd(rows[0].cost, tuple(m.cost for m in rows[1:]), arena, rows[0].code_bytes)
+    steps = tuple(m.cost for m in rows[1:])
+    off = conditions_of(rows[0]).get(_ERROR)
+    return EndToEnd(rows[0].cost, steps, arena, rows[0].code_bytes, max_rel_error=off)
 
 
 def _keys(generated: Generated, bench: Bench) -> list[Key]:
@@ -110,24 +121,24 @@ def _keys(generated: Generated, bench: Bench) -> list[Key]:
     return [Key(layer, kernel, which, code, "cold", context) for kernel, which in rows]
 
 
-def _check(generated: Generated, binary: Binary, bench: Bench) -> tuple[str, str]:
-    """(what is wrong, the step that was wrong first); empty where all is well."""
+def _check(generated: Generated, binary: Binary, bench: Bench) -> tuple[str, str, float | None]:
+    """(what is wrong, the step that was wrong first, max_rel_error); empty where all is well."""
     if bench.checker is None:
-        return "", ""
+        return "", "", None
     interface = Interface.of(generated.sources, generated.schedule)
     case = Case("random 0", random_inputs(generated.graph, 0))
     place = interface, binary.verify, bench.checker, bench.board
     reference = Reference(bench.model, bench.shapes)
     result = check_case(*place, reference, case, bench.timeout_s)
+    worst = max((d.max_rel for d in result.outputs.values()), default=None)
     if result.passed or result.error:
-        return result.error, ""
-    worst = max(d.max_rel for d in result.outputs.values())
+        return result.error, "", worst
     # onnxruntime has not all tensors of the optimised network; the float64 reference has
     values = evaluate(generated.graph, case.inputs)
     layers = check_layers(*place, case.inputs, values, bench.timeout_s)
     first = next((r.layer for r in layers if not r.passed), "")
     at = f", first at {first}" if first else ""
-    return f"wrong result: max_rel_error {worst:.3g}{at}", first
+    return f"wrong result: max_rel_error {worst:.3g}{at}", first, worst
 
 
 def _run(generated: Generated, binary: Binary, bench: Bench) -> list[Measurement] | str:

@@ -16,19 +16,21 @@ from rl.limits import flash_of, tightened
 from rl.reward import LATENCY
 from rl.walk import Walk
 
-AXES = ("latency", "arena", "flash")
+AXES = ("latency", "arena", "flash", "error")
 _PRICES = 9  # of flash, over seven decades
 _LIMITS, _STEP = 40, 0.02  # of memory: how many, and by how much each is smaller
 
 
 @dataclass(frozen=True)
 class Point:
-    """A plan and what it needs: `latency` in the table's unit, bytes."""
+    """A plan and what it needs: `latency` in the table's unit, bytes; its max_rel_error, of which
+    the table knows nothing."""
 
     choices: Choices
     latency: float
     arena: float
     flash: float
+    error: float = 0.0
 
     def values(self, axes: Sequence[str]) -> tuple[float, ...]:
         """Its figures along the axes."""

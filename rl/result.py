@@ -11,6 +11,7 @@ from codegen.plan import Plan
 from rl import explain as explanation
 from rl import front_file, transfer
 from rl.assignment import choices_of
+from rl.choice import objection
 from rl.explain import explain
 from rl.finalists import Finalist
 from rl.tune import Request, Tuned, milliseconds
@@ -34,6 +35,7 @@ def summary(request: Request, tuned: Tuned) -> dict[str, Any]:
         "model": request.model.name,
         "model_sha256": f.plan.model_sha256,
         "board": request.board.name,
+        "dtype": f.plan.dtype,
         "agent": request.agent,
         "seed": request.seed,
         "weights": tuned.priced.table.weights,
@@ -56,8 +58,19 @@ def summary(request: Request, tuned: Tuned) -> dict[str, Any]:
         "chosen": {"names": list(f.names), "plan_sha256": f.plan.sha256, **_figures(tuned, f)},
         "why": why(tuned),
         "finalists": [_finalist(tuned, x) for x in tuned.finalists],
+        "dropped": _dropped(request, tuned),
         "curve": _thinned(tuned.found.curve),
     }
+
+
+def _dropped(request: Request, tuned: Tuned) -> list[dict[str, Any]]:
+    """Finalists that work but exceed a limit, each with the reason."""
+    unit = tuned.priced.table.unit
+    return [
+        {"names": list(f.names), "reason": said}
+        for f in tuned.finalists if not f.measured.error
+        if (said := objection(f, request.limits, request.board, unit))
+    ]  # fmt: skip
 
 
 def why(tuned: Tuned) -> str:
@@ -87,6 +100,7 @@ def _figures(tuned: Tuned, f: Finalist) -> dict[str, Any]:
         "flash_bytes": m.flash_bytes,
         "predicted_ms": None if f.predicted is None else _ms(f.predicted, unit, board),
         "measured_ms": None if m.error else _ms(m.cost, unit, board),
+        "max_rel_error": m.max_rel_error,
     }
     if not m.error and f.predicted:
         out["measured_to_predicted"] = round(m.cost / f.predicted, 4)

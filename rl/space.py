@@ -7,10 +7,11 @@ What a layer costs depends on its action alone; changes of layout depend on neig
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from codegen.board import Board
 from codegen.errors import CodegenError
+from codegen.exactness import LIMITS, errors_of
 from codegen.graph import Graph, Node
 from codegen.groups import Group, find_groups, regroup
 from codegen.kernels import Kernel, candidates, refusal
@@ -29,7 +30,8 @@ Read = tuple[str, str]  # a tensor, and the layout in which a kernel wants it
 class Action:
     """One way to compute a node. `prices` by the layout in which the input lies (one, but for
     nodes that move data). `reads`: what must lie where, of the group's last node in `later`.
-    `pitch`: it can write into a concatenation. `inplace`: as in the kernel's row."""
+    `pitch`: it can write into a concatenation. `inplace`: as in the kernel's row. `errors`:
+    rounding errors as multiples of a direct computation's."""
 
     kernel: str
     layout: str
@@ -39,6 +41,7 @@ class Action:
     group: tuple[str, ...] = ()
     pitch: bool = False
     inplace: str = ""
+    errors: float = field(default=1.0, compare=False)
 
     @property
     def price(self) -> Price:
@@ -101,6 +104,17 @@ def build_space(graph: Graph, board: Board, table: Table) -> Space:
     return Space(graph, board, table, tuple(stages), _conversions(graph, table))
 
 
+def careful(space: Space, level: int) -> Space:
+    """The same without candidates that lose digits (codegen/exactness.py); where nothing else was
+    priced, they stay."""
+    stages = []
+    for stage in space.stages:
+        kept = tuple(a for a in stage.actions if a.errors <= LIMITS[level])
+        alone = any(not a.group for a in kept)
+        stages.append(replace(stage, actions=kept) if alone else stage)
+    return replace(space, stages=tuple(stages))
+
+
 def _nothing(graph: Graph, node: Node, board: Board, table: Table) -> CodegenError:
     """Why no candidate is left; the first failure, if there is one, says most."""
     found = table.layers.get(signature_of(graph, node).key, {})
@@ -135,7 +149,8 @@ def _actions(graph: Graph, node: Node, board: Board, table: Table) -> Iterator[A
             }  # fmt: skip
             if len(prices) == len(comes):
                 yield Action(row.name, layout, prices, _reads(graph, node, row, layout),
-                             pitch=row.pitch, inplace=row.inplace)  # fmt: skip
+                             pitch=row.pitch, inplace=row.inplace,
+                             errors=errors_of(row))  # fmt: skip
 
 
 def _price(
@@ -158,8 +173,9 @@ def _group_actions(graph: Graph, group: Group, board: Board, table: Table) -> It
         first = tuple(r for r in action.reads if r[0] == node.inputs[0])
         later = tuple(r for r in action.reads if r not in first)
         yield Action(
-            action.kernel, action.layout, action.prices, first, later, group.names, action.pitch
-        )
+            action.kernel, action.layout, action.prices, first, later, group.names, action.pitch,
+            errors=action.errors,
+        )  # fmt: skip
 
 
 def _reads(graph: Graph, node: Node, row: Kernel, layout: str) -> tuple[Read, ...]:
@@ -186,4 +202,3 @@ def _conversions(graph: Graph, table: Table) -> dict[Read, float]:
                 known = price is not None and not price.error
                 out[tensor.name, come] = price.cost if known else float("inf")
     return out
-

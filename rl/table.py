@@ -61,9 +61,7 @@ class Table:
 
 def table_of(prices: Prices, board: str, weights: str, unit: str = "cycles") -> Table:
     """What was measured, as a table; `unit` where nothing was."""
-    layers = {
-        s.key: {str(c): price_of(m) for c, m in found.items()} for s, found in prices.items()
-    }
+    layers = {s.key: {str(c): price_of(m) for c, m in found.items()} for s, found in prices.items()}
     measured = [m for found in prices.values() for m in found.values() if not m.error]
     if measured:
         unit = "cycles" if all(m.cycles is not None for m in measured) else "ns"

@@ -3,13 +3,13 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from codegen.board import Board
 from codegen.errors import CodegenError
+from codegen.exactness import MOST_CAREFUL
 from codegen.graph import Graph
 from codegen.groups import regroup
 from codegen.memory import allocate
@@ -24,16 +24,18 @@ from codegen.store import Store
 from codegen.toolchain import Toolchain
 from rl.agents import Agent, Budget, Found, Problem, make_agent
 from rl.assignment import Choices, plan_of
+from rl.choice import choose, milliseconds
 from rl.correction import predicted
 from rl.exact import Optimum, optimum
 from rl.finalists import Contest, Finalist, run_contest
+from rl.interrupts import Interrupts
 from rl.limits import Limits, flash_of, goal_for
 from rl.measure import Priced, price_network
 from rl.network import Bench, EndToEnd
 from rl.pareto import Point, front
 from rl.promising import Selection
 from rl.reward import Goal
-from rl.space import Space, build_space
+from rl.space import Space, build_space, careful
 from rl.table import Table
 from rl.walk import Walk
 
@@ -58,6 +60,12 @@ class Request:
     timeout_s: float = 1800.0
     pareto: tuple[str, ...] = ()  # axes of the front that is wanted, too
     prior: Mapping[str, float] = field(default_factory=dict)  # rl/transfer.py
+    dtype: str = ""  # f32 or f16; default: the model's own
+
+    @property
+    def exactness(self) -> bool:
+        """Whether it matters how exact a plan is, as long as it passes."""
+        return bool(self.limits.error) or "error" in self.pareto
 
 
 @dataclass(frozen=True)
@@ -99,25 +107,28 @@ class Tuned:
         return self.found.value / self.best.value - 1.0 if self.best.value else 0.0
 
 
+AsPlan = Callable[[Space, Choices], Plan]
+
+
 def tune(request: Request, tools: Tools) -> Tuned:
     """Search. CodegenError for wrong input, PricingError where the board fails. Ctrl-C ends the
     phase that runs, and the result is the best of what is known by then."""
     agent = make_agent(request.agent)
+    _check_exactness(request, tools)
     tools.stage("importing")
-    graph, _ = computed_graph(request.model, request.board, request.shapes)
-    sha = model_hash(request.model, request.shapes)
-    default = generate(request.model, request.board, None, request.shapes)
+    graph, dtype = computed_graph(request.model, request.board, request.shapes, dtype=request.dtype)
+    as_plan = partial(plan_of, model_sha256=model_hash(request.model, request.shapes), dtype=dtype)
+    defaults = _defaults(request)
     interrupts = Interrupts()
-    priced = _price(request, tools, graph, default, interrupts)
+    priced = _price(request, tools, graph, defaults, interrupts)
     space = build_space(graph, request.board, priced.table)
     walk = Walk(space)
 
-    @cache
-    def arena(choices: Choices) -> int:
-        return true_arena(graph, plan_of(space, choices, sha), request.board)
+    def arena_in(part: Space) -> Callable[[Choices], int]:
+        return cache(lambda choices: true_arena(graph, as_plan(part, choices), request.board))
 
     tools.stage("searching")
-    goal = goal_for(walk, request.limits, arena)
+    goal = goal_for(walk, request.limits, arena_in(space))
     best = exact_of(walk, goal)
     found = Found(best.choices, best.value, ())  # an agent that does not run has no curve
     with interrupts.caught():
@@ -127,23 +138,23 @@ def tune(request: Request, tools: Tools) -> Tuned:
         )
 
     bench = Bench(request.model, request.shapes, request.board, tools.runner, tools.checker,
-                  tools.toolchain, tools.store, request.timeout_s)  # fmt: skip
+                  tools.toolchain, tools.store, request.timeout_s, request.exactness)  # fmt: skip
     contest = Contest(graph, bench, priced.table, tools.stage)
     greedy = make_agent("greedy").search(Problem(walk, goal))
-    first = [(agent.name, plan_of(space, found.choices, sha)),
-             ("exact", plan_of(space, best.choices, sha)),
-             ("greedy", plan_of(space, greedy.choices, sha)),
-             ("default", bare(default))]  # fmt: skip
+    first = [(agent.name, as_plan(space, found.choices)), ("exact", as_plan(space, best.choices)),
+             ("greedy", as_plan(space, greedy.choices)),
+             *((name, bare(plan)) for name, plan in defaults.items())]  # fmt: skip
 
     def propose(table: Table) -> Iterator[tuple[str, Plan]]:
-        yield from _proposals(request, agent, goal, build_space(graph, request.board, table), sha,
-                              interrupts)  # fmt: skip
+        learnt = build_space(graph, request.board, table)
+        yield from _proposals(request, agent, goal, learnt, as_plan, interrupts)
 
     rounds, stable = 0, False
     with interrupts.caught():
         rounds, stable = run_contest(contest, first, propose, ROUNDS, interrupts.stopped)
-        for point in _thinned(front(walk, request.pareto, arena)) if request.pareto else ():
-            contest.enter("front", plan_of(space, point.choices, sha))
+        for part in _spaces(request, space) if request.pareto else ():
+            for point in _thinned(front(Walk(part), request.pareto, arena_in(part))):
+                contest.enter("front", as_plan(part, point.choices))
     if interrupts.stopped() and not contest.sound():
         chosen = _not_run(contest, *first[1])
     else:
@@ -161,42 +172,23 @@ def _not_run(contest: Contest, name: str, plan: Plan) -> Finalist:
     return Finalist((name,), generated, predicted(generated, contest.table), measured)
 
 
-class Interrupts:
-    """Ctrl-C ends a phase, not the program."""
-
-    def __init__(self) -> None:
-        self._seen = False
-
-    def stopped(self) -> bool:
-        """Whether the user wants it to end."""
-        return self._seen
-
-    def check(self) -> None:
-        """KeyboardInterrupt where it was pressed before."""
-        if self._seen:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def caught(self) -> Iterator[None]:
-        """Go on behind the block when it is interrupted."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            self._seen = True
-
-
 def _price(
-    request: Request, tools: Tools, graph: Graph, default: Generated, interrupts: Interrupts
+    request: Request,
+    tools: Tools,
+    graph: Graph,
+    defaults: Mapping[str, Generated],
+    interrupts: Interrupts,
 ) -> Priced:
-    """Phase 1. What the default plan takes is priced in any case."""
+    """Phase 1. What default plans take is priced in any case."""
     tools.stage("measuring candidates")
     warm = request.weights == "warm" or (
-        request.weights == "auto" and warm_weights(default.schedule, request.board)
+        request.weights == "auto" and warm_weights(defaults["default"].schedule, request.board)
     )
     settings = Settings(warm, jobs=request.jobs, timeout_s=request.timeout_s)
     more: dict[Signature, set[str]] = {}
-    for part in plan_parts(default.graph, default.plan, default.schedule.program):
-        more.setdefault(part.signature, set()).add(part.candidate.kernel)
+    for plan in defaults.values():
+        for part in plan_parts(plan.graph, plan.plan, plan.schedule.program):
+            more.setdefault(part.signature, set()).add(part.candidate.kernel)
 
     def price(most: int) -> Priced:
         return price_network(graph, request.board, tools.runner, tools.store, settings,
@@ -229,14 +221,52 @@ def exact_of(walk: Walk, goal: Goal) -> Optimum:
 
 
 def _proposals(
-    request: Request, agent: Agent, goal: Goal, space: Space, sha: str, interrupts: Interrupts
+    request: Request,
+    agent: Agent,
+    goal: Goal,
+    space: Space,
+    as_plan: AsPlan,
+    interrupts: Interrupts,
 ) -> Iterator[tuple[str, Plan]]:
-    """What the corrected table finds: the agent's plan, and the exact one."""
+    """What the corrected table finds: the agent's plan, and the exact one; where digits count, also
+    the best without candidates that lose them."""
     walk = Walk(space)
     best = exact_of(walk, goal)
     found = agent.search(Problem(walk, goal, request.seed, request.budget, interrupts.stopped))
-    yield f"{agent.name}, corrected", plan_of(space, found.choices, sha)
-    yield "exact, corrected", plan_of(space, best.choices, sha)
+    yield f"{agent.name}, corrected", as_plan(space, found.choices)
+    yield "exact, corrected", as_plan(space, best.choices)
+    for level, part in enumerate(_spaces(request, space)[1:], 1):
+        exact = optimum(Walk(part), goal)
+        if exact:
+            yield f"exact, careful {level}", as_plan(part, exact.choices)
+
+
+def _spaces(request: Request, space: Space) -> list[Space]:
+    """The space, and where digits count what is left of it without candidates that lose them."""
+    return [space, *(careful(space, level) for level in _levels(request))]
+
+
+def _levels(request: Request) -> range:
+    """How careful plans are made, where digits count."""
+    return range(1, MOST_CAREFUL + 1 if request.exactness else 1)
+
+
+def _defaults(request: Request) -> dict[str, Generated]:
+    """The plan of `codegen build` and, where digits count, careful ones."""
+    make = partial(generate, request.model, request.board, None, request.shapes,
+                   dtype=request.dtype)  # fmt: skip
+    return {"default": make(),
+            **{f"default, careful {n}": make(careful=n) for n in _levels(request)}}  # fmt: skip
+
+
+def _check_exactness(request: Request, tools: Tools) -> None:
+    if request.exactness and tools.checker is None:
+        raise CodegenError(
+            "--max-error" if request.limits.error else "--pareto",
+            f"nothing here can compare results of board {request.board.name} with onnxruntime",
+            f"an emulator, or a board itself: {', '.join(request.board.runners)}",
+            "see `codegen doctor`",
+        )
 
 
 def bare(generated: Generated) -> Plan:
@@ -253,47 +283,6 @@ def bare(generated: Generated) -> Plan:
 def true_arena(graph: Graph, plan: Plan, board: Board) -> int:
     """Bytes, as the build allocates it."""
     return allocate(lower(regroup(graph, plan.groups), plan, board)).arena_bytes
-
-
-def choose(contest: Contest, limits: Limits, board: Board, unit: str) -> Finalist:
-    """The fastest finalist within the limits; of the first, where several are alike. CodegenError
-    where none runs, or none keeps the limits."""
-    sound = contest.sound()
-    if not sound:
-        first = next(iter(contest.finalists.values()))
-        raise CodegenError(
-            str(contest.bench.model),
-            f"no plan works on {board.name}: {first.measured.error}",
-            "a plan that compiles, runs and computes what it should",
-            "see `codegen build` and `codegen verify`",
-        )
-    kept = [f for f in sound if within(f, limits, board, unit)]
-    if not kept:
-        nearest = min(sound, key=lambda f: f.measured.cost)
-        raise CodegenError(
-            "limits",
-            f"the fastest plan found takes {milliseconds(nearest.measured.cost, unit, board):.3f} "
-            f"ms, {nearest.measured.arena_bytes} bytes of arena and "
-            f"{nearest.measured.flash_bytes} of flash",
-            "plans within --max-latency, --max-arena and --max-flash together",
-            "allow more",
-        )
-    return min(kept, key=lambda f: f.measured.cost)
-
-
-def within(finalist: Finalist, limits: Limits, board: Board, unit: str) -> bool:
-    """Whether a plan as measured keeps the limits."""
-    m = finalist.measured
-    return (
-        (not limits.arena or m.arena_bytes <= limits.arena)
-        and (not limits.flash or m.flash_bytes <= limits.flash)
-        and (not limits.latency_ms or milliseconds(m.cost, unit, board) <= limits.latency_ms)
-    )
-
-
-def milliseconds(cost: float, unit: str, board: Board) -> float:
-    """The table's unit as time at the board's clock."""
-    return cost / 1e6 if unit == "ns" else 1e3 * cost / board.clock_hz
 
 
 __all__ = ["Request", "Tools", "Tuned", "flash_of", "milliseconds", "tune"]

@@ -1,5 +1,6 @@
 """Price tables without measuring, and small spaces to search."""
 
+import dataclasses
 import hashlib
 import random
 from dataclasses import dataclass
@@ -10,12 +11,13 @@ from codegen.pipeline import load_graph
 from codegen.resources import examples_dir
 from rl.agents import Problem
 from rl.agents.plans import start_choices
-from rl.space import Space, build_space
+from rl.space import Space, Stage, build_space
 from rl.table import Price, Table
 from rl.walk import Walk
 
 BOARD = load_board("jetson-nano-cpu")
 KWS = examples_dir() / "models" / "mlperf_kws_dscnn.onnx"
+RESNET = examples_dir() / "models" / "mlperf_ic_resnet8.onnx"
 VWW = examples_dir() / "models" / "mlperf_vww_mbv1_025.onnx"
 
 
@@ -49,3 +51,15 @@ def wander(walk: Walk, rng: random.Random) -> tuple[int, ...]:
 
 def kws_space(seed: int = 0) -> Space:
     return invented(load_graph(KWS), seed)
+
+
+def thinned(space: Space, most: int) -> Space:
+    """The same with at most so many candidates for each layer, from all of its list, and no
+    groups."""
+
+    def some(stage: Stage) -> Stage:
+        alone = [a for a in stage.actions if not a.group]
+        kept = tuple(alone[:: max(1, len(stage.actions) // most)][:most])
+        return dataclasses.replace(stage, actions=kept)
+
+    return dataclasses.replace(space, stages=tuple(map(some, space.stages)))

@@ -11,11 +11,13 @@ from codegen.layer import layer_of
 from codegen.ops import OPS
 from codegen.pricing import Candidate, context, price, price_layers, price_signatures
 from codegen.pricing.context import context_of
+from codegen.pricing.harness import harness_text
 from codegen.pricing.stale import reasons
 from codegen.pricing.trials import trials
 from codegen.run import Outcome
 from codegen.run.local import LocalRunner
 from codegen.signature import Signature, conversion_signature, signature_of
+from codegen.store import Measurement
 from codegen.toolchain import find_toolchain
 from codegen.types import DType
 from tests.kernel_cases import make_graph
@@ -195,3 +197,30 @@ def test_versions_name_the_tools():
     version = context._version("virtual")
     assert "qemu-aarch64 version" in version or "none" in version
     assert context._version("local") != context._version("ssh")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "same"),
+    [
+        ("program.__version__", "9.9", True),
+        ("program.comment", lambda text: "other words", True),
+        ("program.NUMBERS", (), False),
+        ("program.overwritable", lambda *_: iter(()), False),
+        ("harness.APART", (), False),
+        ("harness.arguments", lambda *_: ("3",), False),
+        ("harness.figures", lambda *_: Measurement(7), False),
+    ],
+)
+def test_prices_hold_while_measuring_does_the_same(part, value, same, monkeypatch):
+    """A rearranged source file changes nothing: the program that measures is compared, not the text
+    of what writes it."""
+    before = harness_text("virtual")
+    monkeypatch.setattr(f"codegen.pricing.{part}", value)
+    assert (harness_text("virtual") == before) is same
+
+
+def test_the_measuring_program_is_told_without_comments_and_kernels():
+    text = harness_text("ssh")
+    assert "dense_f32" not in text
+    assert "/*" not in text
+    assert "touch(elsewhere, EVICT_BYTES, 1)" in text

@@ -84,6 +84,24 @@ def test_q_learning_finds_the_optimum_from_every_seed(name):
     assert max(values) <= 1.01 * best
 
 
+def test_greedy_takes_the_cheapest_row_in_execution_order():
+    """Changes of layout that a row needs itself are counted, those it makes others need are not."""
+    found, ahead = [], []
+    for seed in range(6):
+        walk = Walk(kws_space(seed))
+        choices = make_agent("greedy").search(Problem(walk)).choices
+        state = walk.start
+        for i, stage in enumerate(walk.stages):
+            alone = [a for a in walk.actions(i, state) if a < 0 or not stage.actions[a].group]
+            if choices[i] in alone:
+                costs = [walk.cost(i, state, a) for a in alone]
+                assert walk.cost(i, state, choices[i]) == min(costs)
+            state = walk.move(i, state, choices[i]).next
+        found.append(cost_of(walk, choices))
+        ahead.append(make_agent("lookahead").search(Problem(walk)).value)
+    assert found != ahead
+
+
 def test_epsilon_falls_in_steps():
     agent = QLearning(explore=0.5, epsilon_steps=5, epsilon_end=0.0)
     seen = [agent.epsilon(i / 100) for i in range(101)]

@@ -21,13 +21,6 @@ def test_gymnasium_has_nothing_to_say(env):
     check_env(env, skip_render_check=True)
 
 
-def test_stable_baselines_has_nothing_to_say(env):
-    checker = pytest.importorskip(
-        "stable_baselines3.common.env_checker", reason="needs the extra [rl]"
-    )
-    checker.check_env(env)
-
-
 def test_an_episode_is_a_plan(env):
     rng = np.random.default_rng(0)
     env.reset(seed=0)

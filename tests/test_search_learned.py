@@ -8,9 +8,10 @@ from codegen.errors import CodegenError
 from rl.agents import LEARNED, Budget, Problem, make_agent
 from rl.agents.walkers import RandomSearch
 from rl.assignment import cost_of
+from rl.env import PlanEnv
 from rl.exact import optimum
 from rl.walk import Walk
-from tests.search_cases import kws_space
+from tests.search_cases import kws_space, thinned
 
 pytestmark = pytest.mark.rl
 HERE = importlib.util.find_spec("stable_baselines3") and importlib.util.find_spec("sb3_contrib")
@@ -33,11 +34,23 @@ def test_it_finds_a_valid_plan(name, walk):
 
 
 @needs_extra
-def test_with_masks_it_beats_chance(walk):
-    budget = Budget(episodes=250)
-    found = make_agent("maskable_ppo").search(Problem(walk, seed=1, budget=budget))
-    chance = RandomSearch().search(Problem(walk, seed=1, budget=budget))
-    assert found.value < chance.value
+@pytest.mark.parametrize("name", LEARNED)
+def test_it_finds_a_good_plan_in_a_small_table(name):
+    """Three candidates a layer: chance is 15 % above the optimum after as many episodes."""
+    walk = Walk(thinned(kws_space(5), 3))
+    best = optimum(walk).value
+    budget = Budget(episodes=300)
+    found = make_agent(name).search(Problem(walk, seed=0, budget=budget))
+    chance = [RandomSearch().search(Problem(walk, seed=s, budget=budget)).value for s in range(5)]
+    assert found.value < sum(chance) / len(chance)
+    assert found.value <= 1.1 * best
+
+
+@needs_extra
+def test_stable_baselines_has_nothing_to_say(walk):
+    from stable_baselines3.common.env_checker import check_env
+
+    check_env(PlanEnv(walk))
 
 
 @needs_extra

@@ -23,7 +23,11 @@ def row() -> dict:
     return {
         "model": "kws", "board": "some-board", "layers": 12, "candidates": 50, "plans": 1e9,
         "optimum_ms": 2.0, "states": 4, "agents": agents, "long_random": 0.05,
-        "fixed": {n: gap(walk, make_agent(n), best) for n in ("greedy", "fastest")},
+        "fixed": {n: gap(walk, make_agent(n), best) for n in ("greedy", "lookahead", "fastest")},
+        "arena": {"points": [[2.0, 4096], [3.0, 1024]], "apart": [2.5, 2048],
+                  "limited": {"greedy": None, "qlearning": 0.0},
+                  "peak": {"layer": "conv", "kernel": "k", "held": 512, "scratch": 512}},
+        "cold_s": 200.0, "cold_cpu_s": 300.0, "warm_s": 11.0, "warm_cpu_s": 10.0,
         "rules": {"ncnn": 0.3}, "sweep": [{"discount": 0.9, **agents["qlearning"]}],
         "finalists": [finalist], "chosen": ["exact"], "whole": {"ncnn": 3.0}, "rounds": 1,
     }  # fmt: skip
@@ -44,8 +48,13 @@ def test_the_page_says_what_was_measured(row, tmp_path):
     assert "30.00 % less" in text  # 2.1 ms against the 3.0 of the best uniform plan
     assert "5.00 % in the mean" in text  # 2.1 measured, 2.0 predicted
     assert "| discount 0.9 |" in text
+    assert "| 2.000 | 4.0 | 3.000 | 1.0 | 50.00 % | 2.500 | 2.0 | conv: 0.5 + 0.5 |" in text
+    assert "greedy finds no plan on 1 of 1 tables" in text
+    assert "to be had on 1 of 1 tables: kws, some-board" in text
+    assert "| 200 | 300 | 11 | 10 |" in text
+    assert "5.00 % at most (kws, some-board)" in text
     draw(json.loads(json.dumps({"kws": row})), tmp_path)
     assert (tmp_path / "SEARCH.md").read_text() == text
     picture = ElementTree.fromstring((tmp_path / "search-kws-some-board.svg").read_text())
-    assert len(picture.findall("{http://www.w3.org/2000/svg}polyline")) == 5
+    assert len(picture.findall("{http://www.w3.org/2000/svg}polyline")) == 6
     assert "qlearning" in curves(row)

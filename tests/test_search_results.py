@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from codegen.cli import cli
 from codegen.errors import CodegenError
+from codegen.exactness import LIMITS
 from codegen.pipeline import finish, load_graph
 from codegen.plan import read_plan
 from codegen.pricing import plan_parts
@@ -31,13 +32,13 @@ from rl.limits import Limits, flash_of, goal_for
 from rl.network import EndToEnd
 from rl.pareto import Point, front, hypervolume, parse_axes, undominated
 from rl.reward import Goal
-from rl.space import build_space
+from rl.space import build_space, careful
 from rl.table import Price, Table, read_table
 from rl.transfer import read_learnt
 from rl.transfer import to_text as learnt_text
 from rl.tune import true_arena
 from rl.walk import Walk
-from tests.search_cases import BOARD, KWS, VWW
+from tests.search_cases import BOARD, KWS, RESNET, VWW
 
 QUICK = settings(deadline=None, max_examples=60, derandomize=True, database=None)
 AXES = ("latency", "arena", "flash")
@@ -192,6 +193,16 @@ def test_a_smaller_arena_costs_time(vww):
         goal_for(vww, Limits(arena=100), arena)
 
 
+def test_q_learning_keeps_the_smallest_arena(vww):
+    """Steps that the limit forbids are learnt, though what they cost is infinite."""
+    arena = arena_in(vww)
+    least = int(front(vww, ("latency", "arena"), arena)[-1].arena)
+    goal = goal_for(vww, Limits(arena=least), arena)
+    found = QLearning().search(Problem(vww, goal, seed=3))
+    assert found.value <= 1.01 * optimum(vww, goal).value
+    assert arena(found.choices) <= least
+
+
 def test_smaller_flash_costs_time():
     graph = load_graph(KWS)
     table = formula_table(graph, BOARD)
@@ -213,7 +224,7 @@ def test_smaller_flash_costs_time():
 
 @pytest.mark.parametrize("text", ["latency", "latency,latency", "latency,taste", ""])
 def test_axes_that_are_none(text):
-    with pytest.raises(CodegenError, match="--pareto: .*two or more of latency, arena, flash"):
+    with pytest.raises(CodegenError, match="--pareto: .*two or more of latency, .*, flash, error"):
         parse_axes(text)
 
 
@@ -258,10 +269,10 @@ def test_a_front_has_both_ends(vww):
 
 @pytest.fixture
 def front_path(walk, generated, tmp_path):
-    figures = [(3.0, 100, 50), (2.0, 300, 60), (2.5, 400, 70), (9.0, 50, 40)]
+    figures = [(3.0, 100, 50, 1e-7), (2.0, 300, 60, 1e-5), (2.5, 400, 70, None), (9.0, 50, 40, 0.0)]
     made = [
-        Finalist((str(i),), generated, ms, EndToEnd(ms, (), arena, flash))
-        for i, (ms, arena, flash) in enumerate(figures)
+        Finalist((str(i),), generated, ms, EndToEnd(ms, (), arena, flash, max_rel_error=off))
+        for i, (ms, arena, flash, off) in enumerate(figures)
     ]
     (tmp_path / "front.json").write_text(front_text(made, AXES, BOARD, 1.0))
     return tmp_path / "front.json"
@@ -274,6 +285,7 @@ def test_picking_from_a_front(front_path, tmp_path):
     assert pick(front_path, Limits())["latency_ms"] == 2.0
     assert pick(front_path, Limits(arena=200))["latency_ms"] == 3.0
     assert pick(front_path, Limits(flash=45))["arena_bytes"] == 50
+    assert pick(front_path, Limits(error=1e-6))["latency_ms"] == 3.0
     with pytest.raises(CodegenError, match="none of 3 plans keeps the limits; the least .* 50"):
         pick(front_path, Limits(arena=10))
     out = tmp_path / "picked.json"
@@ -288,6 +300,31 @@ def test_files_that_are_no_fronts(text, tmp_path):
     (tmp_path / "front.json").write_text(text)
     with pytest.raises(CodegenError, match="cannot be read as a front"):
         pick(tmp_path / "front.json", Limits())
+
+
+def test_an_error_that_was_not_measured_keeps_no_limit(front_path):
+    raw = json.loads(front_path.read_text())
+    for p in raw["points"]:
+        p["max_rel_error"] = None
+    front_path.write_text(json.dumps(raw))
+    assert pick(front_path, Limits())["max_rel_error"] is None
+    with pytest.raises(CodegenError, match="none of 3 plans keeps the limits"):
+        pick(front_path, Limits(error=1.0))
+
+
+def test_a_careful_space_has_no_rows_that_lose_digits():
+    graph = load_graph(RESNET)
+    space = build_space(graph, BOARD, formula_table(graph, BOARD))
+    spaces = [space, careful(space, 1), careful(space, 2)]
+    errors = [max(a.errors for s in x.stages for a in s.actions) for x in spaces]
+    assert errors == sorted(set(errors), reverse=True)
+    best = [optimum(Walk(x)).value for x in spaces]
+    assert best == sorted(best)
+    losing = [tuple(a for a in s.actions if a.errors > LIMITS[2]) for s in space.stages]
+    only = [dataclasses.replace(s, actions=some or s.actions)
+            for s, some in zip(space.stages, losing, strict=True)]  # fmt: skip
+    stays = dataclasses.replace(space, stages=tuple(only))
+    assert careful(stays, 2).stages == stays.stages
 
 
 # ---- explanations ----

@@ -3,12 +3,16 @@ with a bundled one."""
 
 import dataclasses
 import json
+import struct
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
+from tensorboardX.proto import event_pb2
 
+from codegen.board import load_board
 from codegen.cli import cli
 from codegen.errors import CodegenError
 from codegen.footprint import functions
@@ -19,16 +23,22 @@ from codegen.signature import NETWORK
 from codegen.store import Store
 from codegen.toolchain import find_host_cc, find_toolchain
 from rl.agents import Budget
-from rl.assignment import choices_of, cost_of, plan_of
+from rl.assignment import choices_of, cost_of, plan_of, repaired
+from rl.exact import Optimum
 from rl.explain import explain
+from rl.formula import formula_table
 from rl.limits import Limits
+from rl.measure import Priced
 from rl.network import EndToEnd
 from rl.report.page import page
-from rl.result import plan_with_figures, summary, verdict
+from rl.result import plan_with_figures, summary, verdict, write_results
+from rl.reward import LATENCY, Goal
 from rl.space import build_space
 from rl.table import Table
+from rl.tensorboard import write_curves
 from rl.tune import Request, Tools, tune
 from rl.walk import Walk
+from tests.browser import ask, needs_browser
 from tests.pricing_cases import LOCAL, MODELS, needs_cc, needs_cross
 from tests.tiny import tiny_network
 
@@ -211,6 +221,170 @@ def test_the_page_is_well_formed_and_names_everything(tuned_once):
     assert page(request, tuned, rows) == text
 
 
+@needs_browser
+def test_the_page_in_a_browser(tuned_once, tmp_path):
+    """It is shown in standards mode, fetches nothing, every picture has a place and words in it,
+    and nothing sticks out of the window."""
+    request, _, tuned = tuned_once
+    rows = explain(Walk(tuned.space), tuned.best.choices, 1e-6)
+    question = """{
+        mode: document.compatMode, title: document.title,
+        fetched: performance.getEntriesByType("resource").length,
+        headings: [...document.querySelectorAll("h1, h2")].map(h => h.textContent),
+        pictures: [...document.querySelectorAll("svg")].map(s => {
+            const box = s.getBoundingClientRect()
+            const out = [...s.querySelectorAll("text")].map(t => t.getBoundingClientRect())
+                .filter(t => t.width && (t.left < box.left - 1 || t.right > box.right + 1))
+            return {width: box.width, height: box.height, words: s.textContent.trim().length,
+                    cut: out.length}
+        }),
+        over: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+        rows: document.querySelectorAll("tr").length,
+    }"""
+    seen, said = ask(page(request, tuned, rows), question, tmp_path)
+    assert said == []
+    assert (seen["mode"], seen["fetched"]) == ("CSS1Compat", 0)
+    assert seen["title"] == seen["headings"][0] == "tiny.onnx on local"
+    assert len(seen["pictures"]) == 6
+    for picture in seen["pictures"]:
+        assert min(picture["width"], picture["height"], picture["words"]) > 10
+        assert picture["cut"] == 0
+    assert seen["over"] <= 0
+    assert seen["rows"] == 2 + len(tuned.finalists) + len(rows)
+
+
+# ---- element types ----
+
+
+@pytest.mark.parametrize("dtype", ["", "f32", "f16"])
+def test_the_plan_says_in_which_type_it_computes(dtype, invented, tmp_path, monkeypatch):
+    """At formula prices, on a board that computes in half precision."""
+    request, tools_with = invented
+    board = load_board("raspberry-pi-5")
+
+    def price(graph, *_) -> Priced:
+        return Priced(formula_table(graph, board), 0, 0, [])
+
+    monkeypatch.setattr("rl.tune.price_network", price)
+    asked = dataclasses.replace(request, board=board, dtype=dtype)
+    tuned = tune(asked, tools_with())
+    assert tuned.chosen.plan.dtype == (dtype or "f32")
+    kernels = {c.kernel for c in tuned.chosen.plan.nodes.values()}
+    assert any("_f16_" in k for k in kernels) == (dtype == "f16")
+    assert summary(asked, tuned)["dtype"] == (dtype or "f32")
+    write_results(tmp_path / "out", asked, tuned)
+    again = generate(request.model, board, tmp_path / "out" / "plan.json")
+    assert again.plan.nodes == tuned.chosen.plan.nodes
+
+
+# ---- exactness ----
+
+
+def test_a_plan_that_is_not_exact_enough_is_dropped(tuned_once, monkeypatch):
+    """The fastest plan is off by more than the limit; a slower one is taken, with the reason."""
+    request, store, first = tuned_once
+    fast = {"cost": 1.0, "max_rel_error": 1e-3}
+    slow = {"cost": 2.0, "max_rel_error": 1e-6}
+    worst = plan_of(first.space, _slowest(Walk(first.space)).choices, "")
+    first_kernel = next(iter(worst.nodes.values())).kernel
+
+    def measure(generated, bench) -> EndToEnd:
+        assert bench.exactness
+        kernel = next(iter(generated.plan.nodes.values())).kernel
+        figures = fast if kernel == first_kernel else slow
+        steps = tuple(1.0 for _ in generated.schedule.program.steps)
+        return EndToEnd(steps=steps, arena_bytes=64, flash_bytes=4096, **figures)
+
+    monkeypatch.setattr("rl.finalists.measure_network", measure)
+    monkeypatch.setattr("rl.tune.optimum", _slowest)
+    limited = dataclasses.replace(request, limits=Limits(error=1e-5))
+    tuned = tune(limited, tools(store, LocalRunner()))
+    assert tuned.chosen.measured.max_rel_error == 1e-6
+    told = summary(limited, tuned)
+    assert told["chosen"]["max_rel_error"] == 1e-6
+    names = {n for f in told["dropped"] for n in f["names"]}
+    assert "exact" in names
+    assert "qlearning" not in names
+    reasons = {f["reason"] for f in told["dropped"]}
+    assert reasons == {"its max_rel_error of 0.001 is above --max-error 1e-05"}
+    none = dataclasses.replace(request, limits=Limits(error=1e-7))
+    with pytest.raises(CodegenError, match="the most exact one found is off by 1e-06"):
+        tune(none, tools(store, LocalRunner()))
+
+
+def _slowest(walk: Walk, goal: Goal = LATENCY) -> Optimum:
+    """A plan of each layer's slowest candidate."""
+    wanted = [max(range(len(s.actions)), key=lambda i, s=s: s.actions[i].price.cost, default=-1)
+              for s in walk.stages]  # fmt: skip
+    choices = repaired(walk, wanted)
+    return Optimum(choices, cost_of(walk, choices), True, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"limits": Limits(error=1e-5)}, "--max-error: nothing here can compare"),
+        ({"pareto": ("latency", "error")}, "--pareto: nothing here can compare"),
+    ],
+)
+def test_exactness_needs_something_that_checks(change, said, tuned_once):
+    request, store, _ = tuned_once
+    with pytest.raises(CodegenError, match=said):
+        tune(dataclasses.replace(request, **change), tools(store))
+
+
+def test_what_the_store_knows_without_an_error_is_not_enough(tuned_once, tmp_path):
+    request, store, _ = tuned_once
+    copy = Store(tmp_path / "copy")
+    copy.put((k, dataclasses.replace(m, conditions="")) for k, m in store.rows())
+    unknown = tune(request, tools(copy, LocalRunner()))
+    assert unknown.chosen.measured.max_rel_error is None
+    limited = dataclasses.replace(request, limits=Limits(error=1e-4), pareto=("latency", "error"))
+    known = tune(limited, tools(copy, LocalRunner()))
+    assert known.chosen.measured.max_rel_error <= 1e-4
+    write_results(tmp_path / "out", limited, known)
+    front = json.loads((tmp_path / "out" / "front.json").read_text())
+    assert front["axes"] == ["latency", "error"]
+    assert all(p["max_rel_error"] <= 1e-4 for p in front["points"])
+
+
+# ---- TensorBoard ----
+
+
+def events_of(folder: Path) -> dict[str, list[float]]:
+    """Values by tag of the one event file in a folder."""
+    (file,) = folder.glob("events*")
+    data, at, out = file.read_bytes(), 0, {}
+    while at < len(data):  # length, its checksum, a message, its checksum
+        (size,) = struct.unpack_from("<Q", data, at)
+        event = event_pb2.Event.FromString(data[at + 12 : at + 12 + size])
+        for value in event.summary.value:
+            out.setdefault(value.tag, []).append(value.simple_value)
+        at += size + 16
+    return out
+
+
+def test_learning_curves_for_tensorboard(tuned_once, tmp_path):
+    request, _, tuned = tuned_once
+    write_curves(tmp_path, tuned, "qlearning", request.board)
+    found = events_of(tmp_path / "qlearning")
+    assert len(found["best_ms"]) == len(found["gap"]) == len(tuned.found.curve)
+    assert found["best_ms"] == sorted(found["best_ms"], reverse=True)
+    assert found["gap"][-1] == pytest.approx(tuned.gap, abs=1e-6)
+    assert len(found["finalist_ms"]) == len(tuned.finalists)
+
+
+def test_tensorboard_is_an_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    args = ["tune", str(tiny_network(tmp_path)), "--board", "local", "--tensorboard",
+            str(tmp_path / "logs")]  # fmt: skip
+    result = CliRunner().invoke(cli, args)
+    assert isinstance(result.exception, CodegenError)
+    assert "--tensorboard: event files need what is not installed (tensorboardX); the extra" in str(
+        result.exception
+    )
+
+
 # ---- the verb ----
 
 
@@ -222,6 +396,10 @@ def test_the_page_is_well_formed_and_names_everything(tuned_once):
         (["--max-arena", "big"], "--max-arena: 'big'; a positive number of bytes"),
         (["--max-flash", "0"], "--max-flash: '0'"),
         (["--max-latency", "-1"], "--max-latency: -1"),
+        (["--max-error", "-1"], "--max-error: -1; a positive number; write e.g. 1e-5"),
+        (["--max-error", "nan"], "--max-error: nan"),
+        (["--dtype", "f8"], "--dtype: 'f8'; f32, f16; name one of them"),
+        (["--dtype", "f16"], "--dtype: float16 arithmetic on board local"),
         (["--runner", "qemu"], "--runner: 'qemu'"),
         (["--board", "nowhere"], "nowhere"),
     ],
@@ -235,9 +413,7 @@ def test_wrong_input(options, said, tmp_path):
 
 def test_the_output_is_a_file(tmp_path):
     model = tiny_network(tmp_path)
-    result = CliRunner().invoke(
-        cli, ["tune", str(model), "--board", "local", "--out", str(model)]
-    )
+    result = CliRunner().invoke(cli, ["tune", str(model), "--board", "local", "--out", str(model)])
     assert result.exit_code != 0
     assert "is a file" in result.output + str(result.exception)
 

@@ -12,7 +12,7 @@ import json
 import sys
 import time
 
-from benchmarks.search.experiment import run
+from benchmarks.search.experiment import Extent, run
 from benchmarks.search.page import FILE, draw, load
 from codegen.board import load_board
 from codegen.errors import CodegenError
@@ -29,16 +29,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=0, help="programs at once; 0: one per core")
     parser.add_argument("--whole", action="store_true", help="run uniform plans whole, too")
+    parser.add_argument("--sweep", action="store_true", help="also the hyper-parameters")
+    parser.add_argument("--time", action="store_true", help="also time a search from nothing")
     options = parser.parse_args()
+    extent = Extent(options.seeds, options.whole, options.sweep, options.time)
     rows = load()
     try:
         for core in options.core.split(","):
             board = load_board(BOARDS[core])
             for name in filter(None, options.model.split(",")):
                 start = time.monotonic()
-                rows[f"{name} {board.name}"] = run(
-                    fetch(name), board, options.seeds, options.jobs, options.whole
-                )
+                rows[f"{name} {board.name}"] = run(fetch(name), board, options.jobs, extent)
                 print(f"{core} {name} ({time.monotonic() - start:.0f} s)", flush=True)
                 text = ",\n".join(f"{json.dumps(k)}: {json.dumps(rows[k])}" for k in sorted(rows))
                 write_atomically(FILE, ("{\n" + text + "\n}\n").encode())

@@ -1,8 +1,11 @@
 """One network on one board: agents on the price table, and uniform plans measured whole."""
 
+import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +16,21 @@ from codegen.store import Store, store_path
 from rl.agents import Agent, Budget, Problem, make_agent
 from rl.agents.qlearning import QLearning
 from rl.agents.rules import RULES
-from rl.assignment import plan_of
+from rl.assignment import Choices, plan_of, steps_of
 from rl.finalists import Contest
 from rl.formula import formula_table
 from rl.guess import filled
+from rl.limits import Limits, goal_for
 from rl.network import Bench
+from rl.pareto import front
+from rl.reward import LATENCY, Goal
 from rl.space import Space, build_space
-from rl.tune import Request, Tools, Tuned, milliseconds, tune
+from rl.tune import Request, Tools, Tuned, exact_of, milliseconds, true_arena, tune
 from rl.walk import Walk
 
 EPISODES, LONG = 1000, 10_000
 LEARNERS = ("qlearning", "random", "annealing", "evolution")
-FIXED = ("greedy", "fastest")
+FIXED = ("greedy", "lookahead", "fastest")
 # Episodes at which curves are looked at.
 AT = (1, 2, 3, 5, 8, 12, 20, 35, 60, 100, 160, 250, 400, 500, 600, 700, 800, 900, 1000)
 SWEEP = [
@@ -34,8 +40,21 @@ SWEEP = [
 ]  # fmt: skip
 
 
-def run(model: Path, board: Board, seeds: int, jobs: int, whole: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Extent:
+    """What is measured of a network: agents over so many `seeds`; also uniform plans run `whole`,
+    the `sweep` of hyper-parameters, and the `time` that `codegen tune` takes with an empty store
+    and again with what it has left there."""
+
+    seeds: int = 10
+    whole: bool = False
+    sweep: bool = False
+    time: bool = False
+
+
+def run(model: Path, board: Board, jobs: int, extent: Extent) -> dict[str, Any]:
     """Everything that docs/SEARCH.md says of a network."""
+    seeds, seconds = extent.seeds, timed(model, board, jobs) if extent.time else {}
     tools = tools_for(board, jobs)
     tuned = tune(Request(model, board, jobs=jobs), tools)
     walk = Walk(tuned.space)
@@ -54,12 +73,17 @@ def run(model: Path, board: Board, seeds: int, jobs: int, whole: bool) -> dict[s
         "long_random": gap(walk, make_agent("random"), best, 0, LONG),
         "fixed": {n: gap(walk, make_agent(n), best) for n in FIXED},
         "rules": {n: gap(full, make_agent(n), best) for n in RULES},
-        "sweep": [{**s, **learner(walk, lambda s=s: QLearning(**s), best, seeds)} for s in SWEEP],
+        "arena": arenas(walk, tuned),
         "finalists": [_finalist(tuned, f) for f in tuned.finalists],
         "chosen": list(tuned.chosen.names),
         "rounds": tuned.rounds,
+        **seconds,
     }
-    if whole:
+    if extent.sweep:
+        out["sweep"] = [
+            {**s, **learner(walk, lambda s=s: QLearning(**s), best, seeds)} for s in SWEEP
+        ]
+    if extent.whole:
         out["whole"] = uniform(full.space, tuned, model, tools)
     return out
 
@@ -69,6 +93,51 @@ def tools_for(board: Board, jobs: int) -> Tools:
     runner = pick_runner(board, "virtual")
     toolchain = ready(board, runner, Settings(jobs=jobs))
     return Tools(runner, pick_runner(board), toolchain, Store(store_path()))
+
+
+def timed(model: Path, board: Board, jobs: int) -> dict[str, float]:
+    """Seconds of a search that finds nothing in the store, and of the same one again; those of
+    processors, too, which do not depend on what else the machine does."""
+    out = {}
+    with tempfile.TemporaryDirectory(prefix="codegen-search-") as name:
+        tools = replace(tools_for(board, jobs), store=Store(Path(name) / "store.sqlite"))
+        for which in ("cold", "warm"):
+            start, before = time.monotonic(), sum(os.times()[:4])
+            tune(Request(model, board, jobs=jobs), tools)
+            out[f"{which}_s"] = round(time.monotonic() - start, 1)
+            out[f"{which}_cpu_s"] = round(sum(os.times()[:4]) - before, 1)
+    return out
+
+
+def arenas(walk: Walk, tuned: Tuned) -> dict[str, Any]:
+    """Plans between the fastest and the one with the smallest arena, as [ms by the table, bytes];
+    the step that needs most memory in the last one; the fastest plan in which no kernel computes
+    several nodes; and what greedy and Q-learning make of the smallest arena as a limit."""
+    space, unit, sha = walk.space, tuned.priced.table.unit, tuned.chosen.plan.model_sha256
+
+    def arena(choices: Choices, of: Space = space) -> int:
+        return true_arena(space.graph, plan_of(of, choices, sha), space.board)
+
+    def told(latency: float, size: float) -> list[float]:
+        return [milliseconds(latency, unit, space.board), size]
+
+    points = front(walk, ("latency", "arena"), arena)
+    stages = [replace(s, actions=tuple(a for a in s.actions if not a.group)) for s in space.stages]
+    apart = replace(space, stages=tuple(stages))
+    alone = exact_of(Walk(apart), LATENCY)
+    goal = goal_for(walk, Limits(arena=int(points[-1].arena)), arena)
+    least = exact_of(walk, goal).value
+    limited = {n: gap(walk, make_agent(n), least, goal=goal) for n in ("greedy", "qlearning")}
+    steps = steps_of(walk, points[-1].choices)
+    at = max(range(len(steps)), key=lambda i: steps[i].held + steps[i].scratch)
+    kernel = space.stages[at].actions[steps[at].action].kernel if steps[at].action >= 0 else ""
+    return {
+        "points": [told(p.latency, p.arena) for p in points],
+        "apart": told(alone.value, arena(alone.choices, apart)),
+        "limited": {n: g if g < float("inf") else None for n, g in limited.items()},
+        "peak": {"layer": steps[at].name, "kernel": kernel, "held": steps[at].held,
+                 "scratch": steps[at].scratch},
+    }  # fmt: skip
 
 
 def learner(walk: Walk, make: Callable[[], Agent], best: float, seeds: int) -> dict[str, Any]:
@@ -89,9 +158,11 @@ def learner(walk: Walk, make: Callable[[], Agent], best: float, seeds: int) -> d
     }
 
 
-def gap(walk: Walk, agent: Agent, best: float, seed: int = 0, episodes: int = 0) -> float:
+def gap(
+    walk: Walk, agent: Agent, best: float, seed: int = 0, episodes: int = 0, goal: Goal = LATENCY
+) -> float:
     """How much worse than the optimum an agent's plan is."""
-    found = agent.search(Problem(walk, seed=seed, budget=Budget(episodes=episodes)))
+    found = agent.search(Problem(walk, goal, seed, Budget(episodes=episodes)))
     return found.value / best - 1
 
 

@@ -6,12 +6,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.search.findings import (
+    against_rules,
+    against_uniform,
+    chosen_of,
+    found,
+    limited,
+    ms_by_name,
+    off_the_table,
+    percent,
+    smallest,
+    title,
+)  # fmt: skip
 from codegen.models.fetch import write_atomically
 from rl.report.charts import Line, lines_svg
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FILE = ROOT / "benchmarks" / "search" / "results.json"
 DOCS = ROOT / "docs"
+_FIXED = ("greedy", "lookahead", "fastest")
 _HEAD = """# The search, in numbers
 
 Written by `python -m benchmarks.search` from benchmarks/search/results.json; not edited by hand.
@@ -47,10 +60,12 @@ def draw(rows: Mapping[str, Any], docs: Path = DOCS) -> None:
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The page."""
-    parts = [_HEAD, "## Against the exact optimum of the price table\n", _gaps(rows), _found(rows)]
-    parts += ["## Measured whole\n", _whole(rows)]
+    parts = [_HEAD, "## Against the exact optimum of the price table\n", _gaps(rows), found(rows)]
+    parts += ["## Measured whole\n", _whole(rows), against_rules(rows), off_the_table(rows)]
+    parts += ["## Memory\n", _arenas(rows), limited(rows), smallest(rows)]
+    parts += ["## Time of a search\n", _times(rows)]
     parts += ["## Sweep of the hyper-parameters\n", _sweep(rows)]
-    parts += ["## Curves\n", *(f"![{_title(r)}]({_picture(r)})\n" for r in rows)]
+    parts += ["## Curves\n", *(f"![{title(r)}]({_picture(r)})\n" for r in rows)]
     return "\n".join(parts)
 
 
@@ -70,34 +85,15 @@ def curves(row: Mapping[str, Any]) -> str:
 def _gaps(rows: Sequence[Mapping[str, Any]]) -> str:
     learners = list(rows[0]["agents"]) if rows else []
     head = ["network", "layers", "plans", "optimum, ms", *learners, "random, 10,000 episodes",
-            "greedy", "fastest rows", "seconds of Q-learning"]  # fmt: skip
+            "greedy", "lookahead", "fastest rows", "seconds of Q-learning"]  # fmt: skip
     body = []
     for r in rows:
-        gaps = [_percent(r["agents"][n]["gap_mean"]) for n in learners]
-        body.append([_title(r), r["layers"], f"{r['plans']:.2g}", f"{r['optimum_ms']:.3f}", *gaps,
-                     _percent(r["long_random"]), *map(_percent, r["fixed"].values()),
+        gaps = [percent(r["agents"][n]["gap_mean"]) for n in learners]
+        fixed = [percent(r["fixed"][n]) if n in r["fixed"] else "" for n in _FIXED]
+        body.append([title(r), r["layers"], f"{r['plans']:.2g}", f"{r['optimum_ms']:.3f}", *gaps,
+                     percent(r["long_random"]), *fixed,
                      r["agents"]["qlearning"]["seconds"]])  # fmt: skip
     return _table(head, body) + "\nGaps of learners are means over seeds after 1,000 episodes.\n"
-
-
-def _found(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What the table says, in sentences with numbers."""
-    if not rows:
-        return ""
-    q = [r["agents"]["qlearning"] for r in rows]
-    good, seeds = sum(a["within_1_percent"] for a in q), sum(a["seeds"] for a in q)
-    better = sum(a["gap_most"] < r["long_random"] for a, r in zip(q, rows, strict=True))
-    optimal = [_title(r) for r in rows if r["fixed"]["greedy"] < 1e-6]
-    worst = _percent(max(r["fixed"]["fastest"] for r in rows))
-    return f"""\
-Q-learning is within 1 % of the optimum in {good} of {seeds} searches, and its worst seed beats
-random search with ten times the episodes on {better} of {len(rows)} tables.
-
-Greedy choice, which sees the changes of layout that its next step needs, is the optimum itself on
-{len(optimal)} of {len(rows)} tables: where nearly all fast rows want channels last, one change of
-layout at the input settles the rest. Choosing the fastest row of each layer as if layouts were free
-is not: it is {worst} above the optimum at worst.
-"""
 
 
 def _whole(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -106,32 +102,52 @@ def _whole(rows: Sequence[Mapping[str, Any]]) -> str:
     head = ["network", "chosen, ms", "table says", *names, *rules, "against the best uniform plan"]
     body = []
     for r in rows:
-        chosen = next(f for f in r["finalists"] if f["names"] == r["chosen"])
-        of = {n: f["ms"] for f in r["finalists"] for n in f["names"]}
-        whole = r.get("whole", {})
-        known = [v for v in whole.values() if v]
-        least = _percent(1 - chosen["ms"] / min(known)) + " less" if known else ""
-        body.append([_title(r), _ms(chosen["ms"]), _ms(chosen["predicted_ms"]),
+        chosen, of, whole = chosen_of(r), ms_by_name(r), r.get("whole", {})
+        ratio = against_uniform(r)
+        body.append([title(r), _ms(chosen["ms"]), _ms(chosen["predicted_ms"]),
                      *(_ms(of.get(n)) for n in names), *(_ms(whole.get(n)) for n in rules),
-                     least])  # fmt: skip
-    errors = [abs(f["ms"] / f["predicted_ms"] - 1) for r in rows for f in r["finalists"]
-              if f["ms"] and f["predicted_ms"]]  # fmt: skip
-    off = (f"\nOver all {len(errors)} finalists the whole network differs from the table's sum by "
-           f"{_percent(statistics.mean(errors))} in the mean and {_percent(max(errors))} at most.\n"
-           if errors else "")  # fmt: skip
-    return _table(head, body) + off
+                     "" if ratio is None else percent(ratio) + " less"])  # fmt: skip
+    return _table(head, body)
+
+
+def _arenas(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Fastest and smallest plan by the table, with true arenas."""
+    head = ["network", "fastest, ms", "its arena, KiB", "smallest, ms", "its arena, KiB",
+            "price in latency", "one kernel per node, ms", "its arena, KiB",
+            "what limits the smallest: held + scratch, KiB"]  # fmt: skip
+    body = []
+    for r in rows:
+        if "arena" not in r:
+            continue
+        a, peak = r["arena"], r["arena"]["peak"]
+        (fast, large), (slow, small) = a["points"][0], a["points"][-1]
+        apart = [_ms(a["apart"][0]), _kib(a["apart"][1])] if "apart" in a else ["", ""]
+        limit = f"{peak['layer']}: {_kib(peak['held'])} + {_kib(peak['scratch'])}"
+        body.append([title(r), _ms(fast), _kib(large), _ms(slow), _kib(small),
+                     percent(slow / fast - 1), *apart, limit])  # fmt: skip
+    return _table(head, body)
+
+
+def _times(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Seconds of `codegen tune`."""
+    names = ("cold_s", "cold_cpu_s", "warm_s", "warm_cpu_s")
+    body = [[title(r), *(f"{r[n]:.0f}" for n in names)] for r in rows if "cold_s" in r]
+    head = ["network", "from an empty store, s", "of processors", "again, s", "of processors"]
+    said = "On two cores, which had other work besides.\n\n" if body else ""
+    return said + _table(head, body) if body else "Not measured (`--time`).\n"
 
 
 def _sweep(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Mean and worst gap over all networks and seeds."""
+    """Mean and worst gap over the networks where it was made, and their seeds."""
+    rows = [r for r in rows if "sweep" in r]
     head = ["changed from the defaults", "mean gap", "worst gap", "seconds"]
     body = []
     for i, first in enumerate(rows[0]["sweep"] if rows else []):
         runs = [r["sweep"][i] for r in rows]
         names = [k for k in first if k not in rows[0]["agents"]["qlearning"]]
         changed = ", ".join(f"{k.replace('_', ' ')} {first[k]:g}" for k in names) or "nothing"
-        body.append([changed, _percent(statistics.mean(x["gap_mean"] for x in runs)),
-                     _percent(max(x["gap_most"] for x in runs)),
+        body.append([changed, percent(statistics.mean(x["gap_mean"] for x in runs)),
+                     percent(max(x["gap_most"] for x in runs)),
                      f"{statistics.mean(x['seconds'] for x in runs):.2f}"])  # fmt: skip
     return _table(head, body)
 
@@ -141,17 +157,13 @@ def _table(head: Sequence[str], body: Sequence[Sequence[Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _title(row: Mapping[str, Any]) -> str:
-    return f"{row['model']}, {row['board']}"
-
-
 def _picture(row: Mapping[str, Any]) -> str:
     return f"search-{row['model']}-{row['board']}.svg"
 
 
-def _percent(part: float) -> str:
-    return f"{100 * part:.2f} %"
-
-
 def _ms(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
+
+
+def _kib(size: float) -> str:
+    return f"{size / 1024:,.1f}"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from codegen.board import Board
 from codegen.errors import CodegenError
-from codegen.resources import runtime_dir, templates_dir
+from codegen.pricing.harness import harness_text
+from codegen.resources import runtime_dir
 from codegen.store import Context
 from codegen.toolchain import Toolchain, find_llvm, find_qemu
 
 MEASURES = ("virtual", "local", "ssh")  # runners that give figures
-_HARNESS = ("model/microbench.c.j2",)
 # Keys of a board that are no silicon, or are part of the toolchain.
 _NOT_SILICON = ("name", "title", "runners", "cflags", "triple", "flash_bytes", "ram_bytes", "cores")
 
@@ -42,24 +42,23 @@ def context_of(board: Board, runner: str, toolchain: Toolchain) -> Context:
     )
 
 
-def _hash(text: str | bytes) -> str:
-    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()[:16]
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @lru_cache
 def _version(runner: str) -> str:
     """The measuring program; for `virtual` also all that counts and times, and for `local` the
     processor, which no board file names."""
-    files = [templates_dir() / name for name in _HARNESS] + [runtime_dir() / "cg_measure.h"]
-    files += [Path(__file__).parent / name for name in ("program.py", "run.py")]
-    words = []
+    parts, files, words = [harness_text(runner)], [], []
     if runner == "virtual":
         files += sorted((runtime_dir() / "vboard").glob("*.[ch]"))
         files += sorted((Path(__file__).parent.parent / "run" / "virtual").glob("*.py"))
         words = [_says(find_qemu()), _says(find_llvm("llvm-mca"))]
     elif runner == "local":
         words = [_processor()]
-    return " ".join((_hash(b"".join(f.read_bytes() for f in files)), *words))
+    parts += [f.read_text() for f in files]
+    return " ".join((_hash("".join(parts)), *words))
 
 
 def _says(tool: str | None) -> str:

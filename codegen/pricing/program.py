@@ -213,4 +213,3 @@ def _sources(
     for header in dict.fromkeys((*HEADERS[:2], emitter.header(), "cg_measure.h")):
         files[f"src/{header}"] = (runtime_dir() / header).read_bytes()
     return Sources(NAME, files, (), (), (), tuple(library), ())
-

@@ -24,8 +24,8 @@ from codegen.toolchain import Toolchain
 
 # No candidate may profit from where the linker happened to put it, or share code with another:
 # gcc folds functions that come out the same.
-_APART = ("-falign-functions=64",)
-_GCC_APART = ("-fno-ipa-icf",)
+APART = ("-falign-functions=64",)
+GCC_APART = ("-fno-ipa-icf",)
 # What a compiler finds in the source; not that it was killed, or its disk is full.
 _DIAGNOSED = re.compile(r":\d+: error: ")
 # What a program does to itself: under an emulator it will do so again.
@@ -72,12 +72,13 @@ def _try(trials: Sequence[Trial], bed: Bed, folder: Path) -> list[Measurement] |
     """Figures of each, or why the program as a whole has none."""
     bench = microbench(trials, bed.board)
     write(bench.sources, folder)
-    apart = _APART if is_clang(bed.toolchain) else _APART + _GCC_APART
+    apart = APART if is_clang(bed.toolchain) else APART + GCC_APART
     program = compile_program(bench.sources, folder, bed.toolchain, apart)
     if isinstance(program, str):
         error = f"it does not compile: {_first_error(program)}"
         return Measurement(error=error, passing=not _DIAGNOSED.search(program))
-    outcome = bed.runner.run(_job(program, bed), bed.board)
+    job = Job(program, arguments(bed.runner.name, bed.warm, bed.ms), timeout_s=bed.timeout_s)
+    outcome = bed.runner.run(job, bed.board)
     if outcome.lost:
         raise BoardLost(outcome.error)
     if outcome.error:
@@ -85,7 +86,7 @@ def _try(trials: Sequence[Trial], bed: Bed, folder: Path) -> list[Measurement] |
         return Measurement(error=outcome.error, passing=not lasting)
     sizes = _code_bytes(program, bench)
     return [
-        _stamped(replace(_figures(outcome, i, bed), code_bytes=size), trial)
+        _stamped(replace(figures(outcome, i, bed.runner.name, bed.board), code_bytes=size), trial)
         for i, (trial, size) in enumerate(zip(trials, sizes, strict=True))
     ]
 
@@ -95,16 +96,17 @@ def _first_error(text: str) -> str:
     return next((x.strip() for x in lines if "error:" in x), lines[-1] if lines else "no message")
 
 
-def _job(program: Path, bed: Bed) -> Job:
-    runs = "0" if bed.runner.name == "virtual" else "1000"
-    return Job(program, (runs, str(int(bed.warm)), str(bed.ms)), timeout_s=bed.timeout_s)
+def arguments(runner: str, warm: bool, ms: int) -> tuple[str, ...]:
+    """How the program is called."""
+    return ("0" if runner == "virtual" else "1000", str(int(warm)), str(ms))
 
 
-def _figures(outcome: Outcome, index: int, bed: Bed) -> Measurement:
-    if bed.runner.name != "virtual":
+def figures(outcome: Outcome, index: int, runner: str, board: Board) -> Measurement:
+    """What the program's answer says of a trial."""
+    if runner != "virtual":
         return _timed(outcome.report, index)
     region = outcome.report["regions"][str(index + 1)]
-    ns = round(region["cycles"] * 1e9 / bed.board.clock_hz)
+    ns = round(region["cycles"] * 1e9 / board.clock_hz)
     return Measurement(region["cycles"], ns, ns, **{part: region[part] for part in PARTS})
 
 

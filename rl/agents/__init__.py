@@ -10,7 +10,7 @@ from rl.agents.learned import Learned
 from rl.agents.optimal import Exact
 from rl.agents.qlearning import QLearning
 from rl.agents.rules import RULES, Library
-from rl.agents.walkers import Fastest, Greedy, RandomSearch
+from rl.agents.walkers import Fastest, Greedy, Lookahead, RandomSearch
 
 # these need the extra [rl]
 LEARNED: dict[str, Callable[[], Agent]] = {
@@ -21,6 +21,7 @@ LIGHT: dict[str, Callable[[], Agent]] = {
     "qlearning": QLearning,
     "exact": Exact,
     "greedy": Greedy,
+    "lookahead": Lookahead,
     "fastest": Fastest,
     "random": RandomSearch,
     "annealing": Annealing,

@@ -43,9 +43,7 @@ class Evolution:
     def _child(
         self, problem: Problem, crowd: list[tuple[float, Choices]], rng: random.Random
     ) -> Choices:
-        mother, father = (
-            min(rng.choice(crowd) for _ in range(self.rivals))[1] for _ in range(2)
-        )
+        mother, father = (min(rng.choice(crowd) for _ in range(self.rivals))[1] for _ in range(2))
         a, b = sorted(rng.randrange(len(mother) + 1) for _ in range(2))
         genes = [*mother[:a], *father[a:b], *mother[b:]]
         stages = problem.walk.stages

@@ -1,8 +1,8 @@
 """Agents with neural networks: DQN and PPO of Stable-Baselines3, and the PPO of sb3-contrib that
 knows the mask. They need the extra `[rl]`; nothing else of the search does."""
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,16 @@ def _maskable(env: PlanEnv, seed: int, options: dict[str, Any]) -> Any:
     return MaskablePPO("MlpPolicy", env, seed=seed, device="cpu", **options)
 
 
+# Beside the library's defaults, which are for millions of steps: a search has some thousands, and
+# their rewards count alike whenever they come.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "dqn": {
+        "learning_rate": 1e-3, "gamma": 1.0, "learning_starts": 100, "train_freq": 2,
+        "target_update_interval": 200, "exploration_fraction": 0.5, "exploration_final_eps": 0.02,
+    },
+    "ppo": {"learning_rate": 3e-3, "gamma": 1.0},
+    "maskable_ppo": {"learning_rate": 3e-3, "gamma": 1.0},
+}  # fmt: skip
 _MODELS: dict[str, Callable[[PlanEnv, int, dict[str, Any]], Any]] = {
     "dqn": _dqn, "ppo": _ppo, "maskable_ppo": _maskable,
 }  # fmt: skip
@@ -37,8 +47,8 @@ _MODELS: dict[str, Callable[[PlanEnv, int, dict[str, Any]], Any]] = {
 
 @dataclass(frozen=True)
 class Learned:
-    """`options` are the library's hyper-parameters; episodes as elsewhere. `tensorboard`: a folder
-    for its logs."""
+    """`options` are the library's hyper-parameters, where they are not those of `_OPTIONS`;
+    episodes as elsewhere. `tensorboard`: a folder for its logs."""
 
     name: str = "maskable_ppo"
     episodes: int = 1000
@@ -49,21 +59,40 @@ class Learned:
         """Learn for so many episodes; the best plan met on the way, the last policy's included.
         CodegenError where the extra is not installed."""
         env = _Recorded(problem, self.episodes)
-        options = dict(self.options)
+        options = {**_OPTIONS[self.name], **self.options}
         if self.name != "dqn":
             options.setdefault("n_steps", max(64, 4 * len(problem.walk.stages)))
         if self.tensorboard:
             options["tensorboard_log"] = self.tensorboard
         try:
             model = _MODELS[self.name](env, problem.seed, options)
+            with _one_thread(), suppress(_Enough):
+                while True:
+                    model.learn(self._steps(problem), reset_num_timesteps=False)
         except ImportError as e:
             raise CodegenError(
                 "--agent", f"{self.name!r} needs what is not installed ({e.name})",
                 "the extra [rl]", "pip install 'codegen[rl]'",
             ) from None  # fmt: skip
-        with suppress(_Enough):
-            model.learn(10**9)
         return env.found()
+
+    def _steps(self, problem: Problem) -> int:
+        """As many as all episodes may have: what schedules of exploration are in relation to."""
+        decisions = sum(len(s.actions) > 1 for s in problem.walk.stages)
+        return (problem.budget.episodes or self.episodes) * max(1, decisions)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The networks are so small that several threads only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Enough(Exception):

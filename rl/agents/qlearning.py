@@ -9,6 +9,10 @@ from rl.agents.base import Found, Problem
 from rl.decisions import Decisions, Place
 from rl.transfer import Keys
 
+# The regret, in relation to a whole plan's cost, at which a step that the goal forbids is learnt:
+# what is infinite tells nothing of the way there.
+_FORBIDDEN = 1.0
+
 
 @dataclass(frozen=True)
 class QLearning:
@@ -89,7 +93,7 @@ class _Run:
         agent, rng, memory = self.agent, self.rng, self.memory
         room = agent.memory - len(memory)
         memory += path[:room]
-        for step in path[max(0, room):]:  # in a full memory a step takes the place of an older one
+        for step in path[max(0, room) :]:  # in a full memory a step takes the place of an older one
             memory[int(rng.random() * len(memory))] = step
         if not memory or not agent.replay:
             return
@@ -100,7 +104,7 @@ class _Run:
 
     def learn(self, place: Place, k: int) -> None:
         after = place.after[k]
-        target = -place.regrets[k] / self.decisions.scale
+        target = -min(_FORBIDDEN, place.regrets[k] / self.decisions.scale)
         if after is not None:
             target += self.agent.discount * max(self.values_of(after))
         values = self.values[place.number]

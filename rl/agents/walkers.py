@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rl.agents.base import Found, Problem
 from rl.assignment import cost_of, repaired
 from rl.decisions import Decisions, Place
+from rl.space import Stage
 
 
 def walk_once(decisions: Decisions, choose) -> tuple[list[int], float]:
@@ -49,9 +50,40 @@ class RandomSearch:
 @dataclass(frozen=True)
 class Greedy:
     """In execution order the cheapest row, given what was chosen before and the changes of layout
-    that it needs; of a group, what it saves."""
+    that it needs itself. A group is compared by what is left of its price once its other layers,
+    each by its cheapest row, are paid for."""
 
     name: str = "greedy"
+
+    def search(self, problem: Problem) -> Found:
+        """One walk."""
+        walk, goal = problem.walk, problem.goal
+        alone = {
+            s.name: min((a.price.cost for a in s.actions if not a.group), default=0.0)
+            for s in walk.stages
+        }
+        state, total, out = walk.start, 0.0, []
+        for i, stage in enumerate(walk.stages):
+
+            def seen(action: int, i: int = i, stage: Stage = stage, state: int = state) -> float:
+                others = stage.actions[action].group[1:] if action >= 0 else ()
+                value = goal.value(stage, action, walk.move(i, state, action))
+                return value - sum(alone[name] for name in others)
+
+            action = min(walk.actions(i, state), key=seen)
+            move = walk.move(i, state, action)
+            total += goal.value(stage, action, move)
+            state = move.next
+            out.append(action)
+        return Found(tuple(out), total, (total,))
+
+
+@dataclass(frozen=True)
+class Lookahead:
+    """As greedy, but a choice also counts what follows from it up to the next one: changes of
+    layout for layers that have only one candidate, or for the rest of a group."""
+
+    name: str = "lookahead"
 
     def search(self, problem: Problem) -> Found:
         """One walk."""

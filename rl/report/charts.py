@@ -158,7 +158,7 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _short(text: str, most: int = 36) -> str:
-    return text if len(text) <= most else f"…{text[1 - most:]}"
+    return text if len(text) <= most else f"…{text[1 - most :]}"
 
 
 def _n(value: float) -> str:

@@ -79,4 +79,4 @@ def _rows(graph: Graph) -> list[int]:
 
 
 def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else f"…{text[1 - most:]}"
+    return text if len(text) <= most else f"…{text[1 - most :]}"

@@ -41,9 +41,11 @@ def page(request: Request, tuned: Tuned, rows: Sequence[dict[str, Any]]) -> str:
         "<h2>Memory</h2>", f'<div class="wide">{_memory(tuned.chosen)}</div>',
     ]  # fmt: skip
     head = f'<meta charset="utf-8"/><title>{escape(title)}</title><style>{_STYLE}</style>'
-    return f"<!DOCTYPE html>\n<html lang=\"en\"><head>{head}</head><body>\n" + "\n".join(
-        parts
-    ) + "\n</body></html>\n"
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n'
+        + "\n".join(parts)
+        + "\n</body></html>\n"
+    )
 
 
 def _lead(told: dict[str, Any]) -> str:
@@ -63,10 +65,11 @@ def _finalists(told: dict[str, Any]) -> str:
     for f in told["finalists"]:
         cost = "failed" if "error" in f else f"{f['measured_ms']:.3f}"
         said = "" if f["predicted_ms"] is None else f"{f['predicted_ms']:.3f}"
+        off = "" if f["max_rel_error"] is None else f"{f['max_rel_error']:.1e}"
         cells = (", ".join(f["names"]), cost, said, f"{f['arena_bytes']:,}",
-                 f"{f['flash_bytes']:,}")  # fmt: skip
+                 f"{f['flash_bytes']:,}", off)  # fmt: skip
         rows.append("".join(f"<td>{escape(c)}</td>" for c in cells))
-    return _table(("plan", "ms", "predicted ms", "arena", "flash"), rows)
+    return _table(("plan", "ms", "predicted ms", "arena", "flash", "error"), rows)
 
 
 def _table(names: Sequence[str], rows: Sequence[str]) -> str:

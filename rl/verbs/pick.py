@@ -10,7 +10,7 @@ from codegen.plan import plan_of_dict
 from codegen.verbs.options import JSON
 from rl.front_file import pick as choose
 from rl.limits import Limits
-from rl.verbs.sizes import parse_bytes, parse_ms
+from rl.verbs.sizes import parse_bytes, parse_error, parse_ms
 
 
 @click.command()
@@ -18,15 +18,23 @@ from rl.verbs.sizes import parse_bytes, parse_ms
 @click.option("--max-arena", default="", metavar="BYTES", help="Largest arena, e.g. 512k or 2M.")
 @click.option("--max-flash", default="", metavar="BYTES", help="Largest code and weights.")
 @click.option("--max-latency", default=0.0, metavar="MS", help="Longest run, in milliseconds.")
+@click.option("--max-error", default=0.0, metavar="X", help="Largest max_rel_error.")
 @click.option("--out", default=Path("plan.json"), type=click.Path(path_type=Path, dir_okay=False),
               show_default=True, help="Where the plan goes.")  # fmt: skip
 @JSON
 def pick(
-    front: Path, max_arena: str, max_flash: str, max_latency: float, out: Path, as_json: bool
+    front: Path,
+    max_arena: str,
+    max_flash: str,
+    max_latency: float,
+    max_error: float,
+    out: Path,
+    as_json: bool,
 ) -> None:
     """Write the fastest plan of a front.json (`codegen tune --pareto`) that keeps the limits."""
     limits = Limits(parse_bytes("--max-arena", max_arena), parse_bytes("--max-flash", max_flash),
-                    parse_ms("--max-latency", max_latency))  # fmt: skip
+                    parse_ms("--max-latency", max_latency),
+                    parse_error("--max-error", max_error))  # fmt: skip
     point = choose(front, limits)
     write_atomically(out, plan_of_dict(point["plan"], str(front)).to_json().encode())
     figures = {k: v for k, v in point.items() if k != "plan"}

@@ -1,4 +1,4 @@
-"""Numbers of bytes on the command line."""
+"""Numbers on the command line: bytes, milliseconds, errors."""
 
 import re
 
@@ -17,6 +17,13 @@ def parse_bytes(option: str, text: str) -> int:
             option, f"{text!r}", "a positive number of bytes, with k or M", "write e.g. 512k"
         )
     return int(match[1]) * _UNITS[match[2].lower()]
+
+
+def parse_error(option: str, limit: float) -> float:
+    """A limit of max_rel_error, 0 for none. CodegenError for less."""
+    if not limit >= 0:
+        raise CodegenError(option, f"{limit:g}", "a positive number", "write e.g. 1e-5")
+    return limit
 
 
 def parse_ms(option: str, ms: float) -> float:

@@ -22,6 +22,7 @@ from codegen.verbs.hosts import measuring_runner
 from codegen.verbs.options import (
     ACCEPT_HOST_KEY,
     BOARD,
+    DTYPE,
     HOSTS,
     JOBS,
     JSON,
@@ -40,10 +41,11 @@ from rl.pareto import parse_axes
 from rl.promising import Selection
 from rl.report.page import page
 from rl.result import summary, verdict, write_results
+from rl.tensorboard import write_curves, writer_class
 from rl.transfer import read_learnt
 from rl.tune import Request, Tools, Tuned
 from rl.tune import tune as search
-from rl.verbs.sizes import parse_bytes, parse_ms
+from rl.verbs.sizes import parse_bytes, parse_error, parse_ms
 
 
 @click.command()
@@ -65,10 +67,15 @@ from rl.verbs.sizes import parse_bytes, parse_ms
 @click.option("--max-arena", default="", metavar="BYTES", help="Largest arena, e.g. 512k or 2M.")
 @click.option("--max-flash", default="", metavar="BYTES", help="Largest code and weights.")
 @click.option("--max-latency", default=0.0, metavar="MS", help="Longest run, in milliseconds.")
+@click.option("--max-error", default=0.0, metavar="X", help="Largest max_rel_error of the network "
+              "against onnxruntime, e.g. 1e-5; plans that exceed it are dropped.")  # fmt: skip
 @click.option("--pareto", default="", metavar="AXES",
-              help="Also write front.json: plans between the extremes of latency, arena and flash "
-              "(e.g. latency,arena), for `codegen pick`.")  # fmt: skip
+              help="Also write front.json: plans between the extremes of latency, arena, flash and "
+              "error (e.g. latency,arena), for `codegen pick`.")  # fmt: skip
 @click.option("--html", is_flag=True, help="Also write report.html, one page with pictures.")
+@click.option("--tensorboard", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Also write learning curves there, for TensorBoard (extra "
+              "[tensorboard]).")  # fmt: skip
 @click.option("--learn-from", "learnt", multiple=True, type=click.Path(path_type=Path),
               metavar="DIR", help="Start from what Q-learning learnt in an earlier search, of this "
               "network or another (its --out). Repeatable.")  # fmt: skip
@@ -87,6 +94,7 @@ from rl.verbs.sizes import parse_bytes, parse_ms
 @JOBS
 @click.option("--timeout", default=1800.0, show_default=True, help="Seconds one run may take.")
 @SHAPE
+@DTYPE
 @STORE
 @JSON
 @verbosity
@@ -100,8 +108,10 @@ def tune(
     max_arena: str,
     max_flash: str,
     max_latency: float,
+    max_error: float,
     pareto: str,
     html: bool,
+    tensorboard: Path | None,
     learnt: tuple[Path, ...],
     measure: str,
     runner: str,
@@ -111,6 +121,7 @@ def tune(
     jobs: int,
     timeout: float,
     shapes: tuple[str, ...],
+    dtype: str,
     store_file: Path | None,
     as_json: bool,
     quiet: bool,
@@ -126,14 +137,17 @@ def tune(
     target = load_board(board)
     make_agent(agent)
     limits = Limits(parse_bytes("--max-arena", max_arena), parse_bytes("--max-flash", max_flash),
-                    parse_ms("--max-latency", max_latency))  # fmt: skip
+                    parse_ms("--max-latency", max_latency),
+                    parse_error("--max-error", max_error))  # fmt: skip
     request = Request(
         model, target, parse_shapes(shapes), agent, parse_budget(budget), seed, limits, weights,
         jobs, Selection(how=measure), timeout, parse_axes(pareto) if pareto else (),
-        read_learnt(learnt),
+        read_learnt(learnt), dtype,
     )  # fmt: skip
     out = out or Path("build") / f"{model.stem}-{target.name}-tuned"
     _check_out(out)
+    if tensorboard:
+        writer_class()  # before the work
     start = time.monotonic()
     try:
         with measuring_runner(target, runner, hosts, accept_host_key) as chosen:
@@ -149,6 +163,8 @@ def tune(
     rows = write_results(out, request, tuned)
     if html:
         write_atomically(out / "report.html", page(request, tuned, rows).encode())
+    if tensorboard:
+        write_curves(tensorboard, tuned, agent, target)
     result = summary(request, tuned)
     if as_json:
         click.echo(json.dumps(result, indent=1))
@@ -196,14 +212,15 @@ def _show(result: dict[str, Any], quiet: bool, verbose: bool, tuned: Tuned) -> N
     table = Rows(box=None, pad_edge=False)
     table.add_column("", width=1)
     table.add_column("plan", overflow="fold")
-    for name in ("ms", "predicted", "arena", "flash"):
+    for name in ("ms", "predicted", "arena", "flash", "error"):
         table.add_column(name, justify="right", no_wrap=True)
     for f in result["finalists"]:
         mark = "*" if f["plan_sha256"] == result["chosen"]["plan_sha256"] else ""
         expected = "?" if f["predicted_ms"] is None else f"{f['predicted_ms']:.3f}"
         cost = "failed" if "error" in f else f"{f['measured_ms']:.3f}"
+        off = "?" if f["max_rel_error"] is None else f"{f['max_rel_error']:.1e}"
         table.add_row(mark, ", ".join(f["names"]), cost, expected,
-                      f"{f['arena_bytes']:,}", f"{f['flash_bytes']:,}")  # fmt: skip
+                      f"{f['arena_bytes']:,}", f"{f['flash_bytes']:,}", off)  # fmt: skip
     show.print(table)
     show.print(
         f"{result['model']} on {result['board']}: {result['plans']:.3g} plans of "
@@ -212,6 +229,8 @@ def _show(result: dict[str, Any], quiet: bool, verbose: bool, tuned: Tuned) -> N
     )
     for f in result["failed"]:
         show.print(f"failed: {f['layer']}: {f['candidate']}: {f['error']}", markup=False)
+    for f in result["dropped"]:
+        show.print(f"dropped: {', '.join(f['names'])}: {f['reason']}", markup=False)
     if result["why"]:
         show.print(result["why"])
     if verbose:

@@ -1,0 +1,55 @@
+"""Which finalist is taken: the fastest that keeps the limits as it was measured."""
+
+from codegen.board import Board
+from codegen.errors import CodegenError
+from rl.finalists import Contest, Finalist
+from rl.limits import Limits
+
+
+def choose(contest: Contest, limits: Limits, board: Board, unit: str) -> Finalist:
+    """The fastest finalist within the limits; of the first, where several are alike. CodegenError
+    where none runs, or none keeps the limits."""
+    sound = contest.sound()
+    if not sound:
+        first = next(iter(contest.finalists.values()))
+        raise CodegenError(
+            str(contest.bench.model),
+            f"no plan works on {board.name}: {first.measured.error}",
+            "a plan that compiles, runs and computes what it should",
+            "see `codegen build` and `codegen verify`",
+        )
+    kept = [f for f in sound if not objection(f, limits, board, unit)]
+    if not kept:
+        nearest = min(sound, key=lambda f: f.measured.cost)
+        m, least = nearest.measured, [f.measured.max_rel_error for f in sound]
+        exact = min((e for e in least if e is not None), default=None)
+        off = f"; the most exact one found is off by {exact:.3g}" if limits.error and exact else ""
+        raise CodegenError(
+            "limits",
+            f"the fastest plan found takes {milliseconds(m.cost, unit, board):.3f} "
+            f"ms, {m.arena_bytes} bytes of arena and {m.flash_bytes} of flash{off}",
+            "plans within --max-latency, --max-arena, --max-flash and --max-error together",
+            "allow more",
+        )
+    return min(kept, key=lambda f: f.measured.cost)
+
+
+def objection(finalist: Finalist, limits: Limits, board: Board, unit: str) -> str:
+    """The first limit that a plan as measured exceeds, and by what; empty where it keeps all."""
+    m = finalist.measured
+    ms = milliseconds(m.cost, unit, board)
+    if limits.arena and m.arena_bytes > limits.arena:
+        return f"its arena of {m.arena_bytes} bytes is above --max-arena {limits.arena}"
+    if limits.flash and m.flash_bytes > limits.flash:
+        return f"its {m.flash_bytes} bytes of flash are above --max-flash {limits.flash}"
+    if limits.latency_ms and ms > limits.latency_ms:
+        return f"its {ms:.3f} ms are above --max-latency {limits.latency_ms:g}"
+    if limits.error and (m.max_rel_error is None or m.max_rel_error > limits.error):
+        off = "unknown" if m.max_rel_error is None else f"{m.max_rel_error:.3g}"
+        return f"its max_rel_error of {off} is above --max-error {limits.error:g}"
+    return ""
+
+
+def milliseconds(cost: float, unit: str, board: Board) -> float:
+    """The table's unit as time at the board's clock."""
+    return cost / 1e6 if unit == "ns" else 1e3 * cost / board.clock_hz
