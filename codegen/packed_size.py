@@ -97,6 +97,17 @@ def _dense(d: Mapping[str, Any], unit: int) -> _Sizes:
     return d["k"] * _up(d["n"], unit), _up(d["n"], unit)
 
 
+def _codes(d: Mapping[str, Any], weights: int, channels: int) -> _Sizes:
+    """Of int8: beside the weights a bias and a scale per channel, five zero points and bounds, and
+    two factors where they are needed."""
+    return weights, 8 * channels + 20 + (8 if d["act"].fn or d["residual"] else 0)
+
+
+def _code_panels(d: Mapping[str, Any], p: Mapping[str, Any]) -> _Sizes:
+    channels, depth = _up(d["m"], 4), _up(_taps(d) * d["c"], p.get("step", 1))
+    return _codes(d, depth * channels, channels)
+
+
 _SIZES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], _Sizes]] = {
     "conv_panels_nhwc": lambda d, p: _groups(d, p["nr"]),
     "conv_panels_nchw": lambda d, p: _groups(d, p["mr"]),
@@ -115,4 +126,7 @@ _SIZES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], _Sizes]] =
     "dense_panels": lambda d, p: _dense(d, p["nr"]),
     "dense_panels_narrow": lambda d, p: _dense(d, 4),
     "dense_panels_half": lambda d, p: _dense(d, 8),
+    "qconv_panels": _code_panels,
+    "qconv_taps": lambda d, p: _codes(d, d["m"] * _taps(d), _up(d["m"], 8)),
+    "qdense_panels": lambda d, p: _codes(d, d["k"] * _up(d["n"], 4), _up(d["n"], 4)),
 }

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from codegen.board import Board
+from codegen.calibration.record import check_calibration, read_calibration
 from codegen.emit import emit
 from codegen.errors import CodegenError
 from codegen.graph import Graph
@@ -16,12 +17,14 @@ from codegen.onnx_import import import_onnx
 from codegen.order import node_of
 from codegen.packed_size import weights_limit
 from codegen.passes import optimise
+from codegen.passes.quantise import Span
 from codegen.plan import Plan, check_plan, read_plan
 from codegen.precision import check_dtype, compute_in, own_dtype
 from codegen.schedule import lower
 from codegen.sources import Sources
 from codegen.split import split
 from codegen.threads import check_threads
+from codegen.types import DType
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -59,18 +62,19 @@ def generate(
     dtype: str = "",
     max_weights: str = "",
     careful: int = 0,
+    calibration: Path | None = None,
 ) -> Generated:
     """Model file -> C sources. The plan is read from `plan_file`, or made by the default
     heuristic, with packed weights of at most `max_weights` (bytes, or "1.1x" the network's);
     `threads` goes before what the plan says. `dtype`: compute in f32 or f16; default: what the plan
     says, or else the model's own type. `careful`: how exact a default plan must be
-    (codegen/exactness.py)."""
+    (codegen/exactness.py). `calibration`: ranges of tensors, for int8, which it implies."""
     if threads is not None:
         check_threads(threads, board, "--threads")
     given = read_plan(plan_file) if plan_file else None
     asked = _asked(dtype, given, str(plan_file))
     where = str(plan_file) if given else "--dtype"
-    graph, chosen = computed_graph(model, board, shapes, name, asked, where)
+    graph, chosen = computed_graph(model, board, shapes, name, asked, where, calibration)
     sha = model_hash(model, shapes)
     if given and max_weights:
         raise CodegenError(
@@ -101,14 +105,34 @@ def computed_graph(
     name: str = "",
     dtype: str = "",
     where: str = "--dtype",
+    calibration: Path | None = None,
 ) -> tuple[Graph, str]:
     """The optimised graph in the element type in which it is computed, and that type: `dtype`, of
-    which `where` tells, or the model's own. CodegenError for a type that the board does not
-    compute."""
+    which `where` tells, or int8 with a `calibration`, or the model's own. CodegenError for a type
+    that the board does not compute, and for int8 without a calibration of this model."""
     imported = import_onnx(model, shapes, name)
-    chosen = dtype or own_dtype(imported)
+    chosen = dtype or (DType.I8.value if calibration else own_dtype(imported))
     check_dtype(chosen, board, where if dtype else str(model))
-    return compute_in(imported, chosen, board, optimise), chosen
+    spans = _spans(calibration, chosen, model_hash(model, shapes), where)
+    return compute_in(imported, chosen, board, optimise, spans), chosen
+
+
+def _spans(path: Path | None, dtype: str, sha: str, where: str) -> Mapping[str, Span]:
+    if (path is None) == (dtype != DType.I8.value):
+        if path is None:
+            return {}
+        calibration = read_calibration(path)
+        check_calibration(calibration, sha, str(path))
+        ranges = {t: calibration.range_of(t) for t in calibration.tensors}
+        return {t: (r.low, r.high) for t, r in ranges.items()}
+    if path is None:
+        raise CodegenError(
+            where, "i8 without --calibration", "int8 needs the ranges of tensors",
+            "make them with `codegen calibrate MODEL --data PATH`",
+        )  # fmt: skip
+    raise CodegenError(
+        "--calibration", f"{path} beside {dtype}", "ranges are for int8", "leave out one of them"
+    )
 
 
 def _asked(dtype: str, plan: Plan | None, where: str) -> str:

@@ -1,7 +1,7 @@
-"""The element type in which a network is computed: float32, or float16 where a board and its
-kernels can."""
+"""The element type in which a network is computed: float32, float16 where a board and its kernels
+can, or int8 where ranges of its tensors are known."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from codegen.board import Board
@@ -12,11 +12,11 @@ from codegen.layer import layer_of
 from codegen.layout import LAYOUTS
 from codegen.ops import OPS
 from codegen.passes.halve import COMPUTES, FOLLOWS, halve
-from codegen.passes.quantise import int8_of
+from codegen.passes.quantise import Span, int8_of, quantise
 from codegen.passes.widen import has_half, widen
 from codegen.types import DType
 
-DTYPES = ("f32", "f16")
+DTYPES = ("f32", "f16", "i8")
 _ISA = "fp16"
 
 
@@ -40,11 +40,15 @@ def check_dtype(dtype: str, board: Board, where: str) -> None:
 
 
 def compute_in(
-    graph: Graph, dtype: str, board: Board, optimise: Callable[[Graph], Graph]
-) -> Graph:
-    """The optimised graph, computed in `dtype`; inputs and outputs keep the types of the file."""
+    graph: Graph, dtype: str, board: Board, optimise: Callable[[Graph], Graph],
+    spans: Mapping[str, Span] | None = None,
+) -> Graph:  # fmt: skip
+    """The optimised graph, computed in `dtype`; inputs and outputs keep the types of the file.
+    `spans`: for int8 the ranges of tensors."""
     if dtype == DType.F32.value and not has_half(graph):
         return optimise(graph)
+    if dtype == DType.I8.value:
+        return quantise(optimise(widen(graph)), spans or {}, int8_rows(board))
     ports = {
         t: DType.F16 for t in (*graph.inputs, *graph.outputs)
         if graph.tensors[t].dtype == DType.F16

@@ -199,6 +199,10 @@ def verdict(report: Mapping[str, Any]) -> str:
     if report["max_rel_error"] is None:
         return f"not verified: {report['not_verified_because']}"
     error = f"max error {report['max_abs_error']:.2e} (relative {report['max_rel_error']:.2e})"
+    cosine = report.get("cosine_to_float")
+    if report["verified"] and cosine is not None:
+        like = f"cosine to the float network's outputs on these inputs {cosine:.4f}"
+        return f"verified against integer arithmetic on runner {report['runner']}: {error}; {like}"
     if report["verified"]:
         return f"verified against onnxruntime on runner {report['runner']}: {error}"
     return f"WRONG on runner {report['runner']}: {error}; see `codegen verify --layers`"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from codegen.board import Board
-from codegen.compare import Difference, difference, passes
+from codegen.compare import CODED, Difference, difference, passes
 from codegen.errors import CodegenError
 from codegen.graph import Tensor
 from codegen.layout import memory_shape, permutation
@@ -31,8 +31,8 @@ class Trace:
 
 @dataclass(frozen=True)
 class Interface:
-    """How to talk to the verify program: tensors in and out, and the dumps in order. `half`: some
-    of it is computed in float16, so that no float is better than that."""
+    """How to talk to the verify program: tensors in and out, and the dumps in order. `half`,
+    `coded`: some of it is computed in float16 or in int8, so that no float is better than that."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -40,11 +40,20 @@ class Interface:
 
     @property
     def half(self) -> bool:
+        return self._has(DType.F16)
+
+    @property
+    def coded(self) -> bool:
+        return self._has(DType.I8)
+
+    def _has(self, dtype: DType) -> bool:
         tensors = (*self.inputs, *self.outputs, *(t.tensor for t in self.traces))
-        return any(t.dtype == DType.F16 for t in tensors)
+        return any(t.dtype == dtype for t in tensors)
 
     def passes(self, d: Difference, dtype: DType) -> bool:
         """Is the difference of a tensor of this type within its tolerance?"""
+        if dtype.numpy.kind == "f" and self.coded:
+            return d.max_rel <= CODED
         float_in_half = self.half and dtype.numpy.kind == "f"
         return passes(d, DType.F16.value if float_in_half else dtype.value)
 

@@ -47,7 +47,8 @@ def scale_of(low: float, high: float) -> Scale:
     return Scale(scale, int(np.clip(np.rint(LOWEST - low / scale), LOWEST, HIGHEST)))
 
 
-def quantise(graph: Graph, spans: Mapping[str, Span], able: Able, keep: frozenset[str]) -> Graph:
+def quantise(graph: Graph, spans: Mapping[str, Span], able: Able,
+             keep: frozenset[str] = frozenset()) -> Graph:  # fmt: skip
     """The optimised graph with int8 wherever `able(graph, node in int8)` says that a kernel
     computes it and `spans` has what it reads and writes; nodes of `keep` stay float32. Inputs and
     outputs of the network stay what they are."""

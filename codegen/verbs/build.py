@@ -12,20 +12,24 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from codegen.board import Board, load_board
 from codegen.build import Binary, compile_library
+from codegen.compare import difference
 from codegen.errors import CodegenError
 from codegen.exactness import MOST_CAREFUL
+from codegen.interpret import interpret
 from codegen.memory_map import svg
 from codegen.pipeline import Generated, Shapes, generate
-from codegen.reference import Reference, random_inputs
+from codegen.reference import Interpreted, Reference, random_inputs
 from codegen.report import make_report, print_report
 from codegen.resources import presets_file
 from codegen.run import Runner, pick_runner
 from codegen.sources import write
 from codegen.threads import check_one_thread
 from codegen.toolchain import Toolchain, find_toolchain
+from codegen.types import DType
 from codegen.verbs.options import (
     ACCEPT_HOST_KEY,
     BOARD,
+    CALIBRATION,
     DTYPE,
     HOST,
     JSON,
@@ -53,6 +57,7 @@ NEAR = 2e-2  # of the largest output: an error beyond is no matter of digits
 @SHAPE
 @DTYPE
 @THREADS
+@CALIBRATION
 @click.option(
     "--max-weights",
     default="",
@@ -102,6 +107,7 @@ def build(
     shapes: tuple[str, ...],
     dtype: str,
     threads: int | None,
+    calibration: Path | None,
     max_weights: str,
     careful: int,
     name: str,
@@ -131,8 +137,9 @@ def build(
     with _stage(out) as stage, _progress(quiet or as_json) as progress:
         task = progress.add_task("importing")
         plan = partial(
-            generate, model, target, plan_file, pinned, name, threads, dtype, max_weights
-        )
+            generate, model, target, plan_file, pinned, name, threads, dtype, max_weights,
+            calibration=calibration,
+        )  # fmt: skip
         generated = plan(careful)
         if chosen and chosen.name == "virtual":
             check_one_thread(generated.plan.threads, "--runner")
@@ -140,7 +147,8 @@ def build(
         check = partial(_check, model, pinned, target, toolchain, chosen, cases, timeout)
         progress.update(task, description="compiling and verifying")
         binary, results = check(generated, stage)
-        first = off = 0.0 if plan_file else _inexact(results)
+        in_codes = generated.plan.dtype == DType.I8.value
+        first = off = 0.0 if plan_file or in_codes else _inexact(results)
         while off and careful < MOST_CAREFUL:
             careful += 1
             progress.update(task, description=f"compiling and verifying a plan, careful {careful}")
@@ -157,6 +165,7 @@ def build(
         )
         report["careful"] = careful
         report["fastest_plan_was_off_by"] = first or None
+        report["cosine_to_float"] = _cosine(generated, model, pinned, cases) if in_codes else None
         (stage / "report.json").write_text(json.dumps(report, indent=1) + "\n")
         picture = svg(
             generated.schedule.buffers,
@@ -262,10 +271,19 @@ def _check(
     if binary.error or runner is None or not cases:
         return binary, []
     interface = Interface.of(generated.sources, generated.schedule)
-    reference = Reference(model, shapes)
+    in_codes = generated.plan.dtype == DType.I8.value
+    reference = Interpreted(generated.graph) if in_codes else Reference(model, shapes)
     return binary, [
         check_case(interface, binary.verify, runner, board, reference, c, timeout) for c in cases
     ]
+
+
+def _cosine(generated: Generated, model: Path, shapes: Shapes, cases: list[Case]) -> float | None:
+    """How like the float network's the outputs of a network in int8 are on these inputs, at
+    least."""
+    real = Reference(model, shapes)
+    pairs = [(interpret(generated.graph, c.inputs), real.run(c.inputs)) for c in cases]
+    return min((difference(a[t], b[t]).cosine for a, b in pairs for t in b), default=None)
 
 
 def _inexact(results: list[CaseResult]) -> float:

@@ -61,9 +61,15 @@ THREADS = click.option(
 DTYPE = click.option(
     "--dtype",
     default="",
-    metavar="f32|f16",
-    help="Element type in which the network is computed; f16 needs a core with fp16. Inputs and "
-    "outputs stay as the model has them. Default: what the plan says, else the model's own.",
+    metavar="f32|f16|i8",
+    help="Element type in which the network is computed; f16 needs a core with fp16, i8 a "
+    "--calibration. Inputs and outputs stay as the model has them. Default: what the plan says, "
+    "else the model's own.",
+)
+CALIBRATION = click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="Compute in int8 with the ranges of tensors in this file, which `codegen calibrate` made.",
 )
 RUNNER = click.option(
     "--runner",
