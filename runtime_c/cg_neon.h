@@ -29,12 +29,12 @@ static inline float32x4_t cg_codes_f32x4(const int8_t *x, int32_t zero)
     return vcvtq_f32_s32(vsubq_s32(vmovl_s16(vget_low_s16(wide)), vdupq_n_s32(zero)));
 }
 
-/* The first n of 4 codes, saturated and from low to high. */
-static inline void cg_store_codes(int8_t *y, int32x4_t v, int32_t low, int32_t high, int n)
+/* 4 times 4 codes, saturated and from low to high. */
+static inline int8x16_t cg_codes_i8x16(int32x4_t a, int32x4_t b, int32x4_t c, int32x4_t d, int32_t low, int32_t high)
 {
-    const int16x4_t narrow = vqmovn_s32(vminq_s32(vmaxq_s32(v, vdupq_n_s32(low)), vdupq_n_s32(high)));
-    const int32_t codes = vget_lane_s32(vreinterpret_s32_s8(vqmovn_s16(vcombine_s16(narrow, narrow))), 0);
-    memcpy(y, &codes, (size_t)n);
+    const int16x8_t x = vqmovn_high_s32(vqmovn_s32(a), b), y = vqmovn_high_s32(vqmovn_s32(c), d);
+    const int8x16_t codes = vqmovn_high_s16(vqmovn_s16(x), y);
+    return vminq_s8(vmaxq_s8(codes, vdupq_n_s8((int8_t)low)), vdupq_n_s8((int8_t)high));
 }
 
 /* exp(x), relative error below 2 ulp. x is clamped to [-87.3, 88.3], where the result is a normal number.
