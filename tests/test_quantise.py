@@ -1,0 +1,221 @@
+"""Networks in int8: the pass, kernels at the limits of their numbers, and `build --calibration`."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from codegen.board import load_board
+from codegen.build import compile_library
+from codegen.builder import Builder
+from codegen.compare import difference
+from codegen.errors import CodegenError
+from codegen.graph import Tensor
+from codegen.interpret import evaluate, interpret
+from codegen.kernels import load_kernels, refusal
+from codegen.layer import layer_of
+from codegen.ops.base import Case
+from codegen.passes.quantise import quantise, quantised_weights, scale_of
+from codegen.pipeline import computed_graph, finish, generate, load_graph
+from codegen.plan import Choice, Plan
+from codegen.precision import int8_rows
+from codegen.reference import Interpreted, random_inputs
+from codegen.resources import examples_dir
+from codegen.run import pick_runner
+from codegen.sources import write
+from codegen.toolchain import find_toolchain
+from codegen.types import DType
+from codegen.verbs.build import build
+from codegen.verbs.calibrate import calibrate
+from codegen.verify import Interface, infer
+
+MODELS = examples_dir() / "models"
+KWS = MODELS / "mlperf_kws_dscnn.onnx"
+BOARD = load_board("local")
+INT8 = [r for r in load_kernels().values() if r.family in ("qconv2d", "qdense")]
+
+
+def spans_of(graph, inputs) -> dict[str, tuple[float, float]]:
+    values = evaluate(graph, inputs)
+    floats = {k: v for k, v in values.items() if graph.tensors[k].dtype == DType.F32}
+    return {k: (float(v.min()), float(v.max())) for k, v in floats.items()
+            if k not in graph.constants}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["mlperf_kws_dscnn", "mlperf_ic_resnet8", "mlperf_vww_mbv1_025"])
+def test_a_network_in_int8_is_like_the_float_one(name):
+    graph = load_graph(MODELS / f"{name}.onnx")
+    inputs = random_inputs(graph, 0)
+    made = quantise(graph, spans_of(graph, inputs), int8_rows(BOARD))
+    assert not [n for n in made.nodes if n.op in ("Conv", "Dense")]
+    assert {n.name for n in graph.nodes if n.op == "Conv"} == {
+        n.name for n in made.nodes if n.op == "QConv"
+    }
+    y, ref = interpret(made, inputs), interpret(graph, inputs)
+    assert all(difference(y[t], ref[t]).cosine > 0.995 for t in graph.outputs)
+    assert [made.tensors[t].dtype for t in (*made.inputs, *made.outputs)] == [
+        graph.tensors[t].dtype for t in (*graph.inputs, *graph.outputs)
+    ]
+
+
+def test_nodes_that_are_kept_stay_float():
+    graph = load_graph(KWS)
+    first = next(n.name for n in graph.nodes if n.op == "Conv")
+    spans = spans_of(graph, random_inputs(graph, 0))
+    made = quantise(graph, spans, int8_rows(BOARD), frozenset({first}))
+    assert [n.name for n in made.nodes if n.op == "Conv"] == [first]
+
+
+def test_a_tensor_without_a_range_stays_float():
+    graph = load_graph(KWS)
+    convs = [n for n in graph.nodes if n.op == "Conv"]
+    spans = spans_of(graph, random_inputs(graph, 0))
+    del spans[convs[0].outputs[0]]
+    made = quantise(graph, spans, int8_rows(BOARD))
+    assert [n.name for n in made.nodes if n.op == "Conv"] == [n.name for n in convs[:2]]
+
+
+@pytest.mark.parametrize("span", [(0.0, 6.0), (-1.0, 3.0), (2.0, 5.0), (-4.0, -1.0), (0.0, 0.0)])
+def test_codes_cover_the_range_and_zero(span):
+    s = scale_of(*span)
+    assert -128 <= s.zero <= 127
+    low, high = min(span[0], 0.0), max(span[1], 0.0)
+    assert s.scale * (-128 - s.zero) <= low + s.scale / 2
+    assert s.scale * (127 - s.zero) >= high - s.scale / 2
+
+
+def test_weights_have_a_scale_per_channel_and_never_the_least_code():
+    w = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    w[2] = 0
+    codes, by = quantised_weights(w, 0)
+    assert np.abs(codes.astype(int)).max(axis=(1, 2, 3)).tolist() == [127, 127, 0, 127]
+    assert np.abs(codes * by.reshape(-1, 1, 1, 1) - w).max() <= by.max() / 2 * 1.001
+
+
+def moved(b: Builder, x: str) -> str:
+    """Two convolutions whose results are joined, pooled and convolved again."""
+    rng = np.random.default_rng(1)
+    parts = []
+    for i, size in enumerate((1.0, 9.0)):
+        w = b.constant(f"w{i}", size * rng.standard_normal((8, 8, 1, 1)).astype(np.float32))
+        parts += b.add("Conv", [x, w], {}, f"c{i}")
+    joined = b.add("Concat", parts, {"axis": 1}, "join")[0]
+    w = b.constant("w3", rng.standard_normal((4, 16, 1, 1)).astype(np.float32))
+    return b.add("Conv", [joined, w], {}, "last")[0]
+
+
+def test_what_is_joined_has_one_scale_and_stays_in_int8():
+    b = Builder("net")
+    b.input(Tensor("x", (1, 8, 5, 5), DType.F32))
+    graph = b.graph(["x"], [moved(b, "x")])
+    inputs = random_inputs(graph, 3)
+    made = quantise(graph, spans_of(graph, inputs), int8_rows(BOARD))
+    join = next(n for n in made.nodes if n.op == "Concat")
+    assert {made.tensors[t].dtype for t in (*join.inputs, *join.outputs)} == {DType.I8}
+    y, ref = interpret(made, inputs), interpret(graph, inputs)
+    assert difference(y["last"], ref["last"]).cosine > 0.999
+
+
+def extreme(row, x: int, w: int) -> tuple:
+    """One layer whose every product is as large as it can be, and scales that keep its sums."""
+    depth, dims = 512, {"qconv2d": (1, 512, 1, 9), "qdense": (5, 512)}[row.family]
+    channels, kernel, attrs = 6, (1, 1), {}
+    if "depthwise" in row.name:
+        dims, channels, kernel, depth = (1, 24, 5, 5), 24, (3, 3), 9
+        attrs = {"group": 24}
+    weights = (channels, dims[1] // attrs.get("group", 1), *kernel)
+    weights = weights if row.family == "qconv2d" else (512, channels)
+    constants = (
+        np.full(weights, w, np.int8),
+        np.full(channels, 1000, np.int32),
+        np.full(channels, 100.0 / (256 * 127 * depth), np.float32),
+        np.array([127 if x < 0 else -128, 3, -128, 127, 0], np.int32),
+        np.ones(2, np.float32),
+    )
+    return Case((dims, *constants), attrs, (1, 2, 3, 4, 5)), np.full(dims, x, np.int8)
+
+
+@pytest.mark.parametrize("row", INT8, ids=lambda r: r.name)
+def test_extreme_values_are_exact(row, tmp_path):
+    """x of -128 and 127 beside the zero point that is farthest, weights of -127 and 127."""
+    b, inputs, nodes, outputs = Builder("net"), {}, {}, []
+    op = "QConv" if row.family == "qconv2d" else "QDense"
+    for i, (x, w) in enumerate(((-128, 127), (-128, -127), (127, 127), (127, -127))):
+        case, value = extreme(row, x, w)
+        b.input(Tensor(f"x{i}", value.shape, DType.I8))
+        names = [b.constant(f"k{i}_{j}", c) for j, c in enumerate(case.inputs[1:])]
+        outputs += b.add(op, [f"x{i}", *names], case.attrs, f"n{i}")
+        inputs[f"x{i}"], nodes[f"n{i}"] = value, Choice(row.name, "nhwc")
+    graph = b.graph(list(inputs), outputs)
+    assert not refusal(row, layer_of(graph, graph.nodes[0], "nhwc"), tuple(BOARD.isa))
+    generated = finish(graph, Plan("local", "0" * 64, nodes), BOARD, "net")
+    write(generated.sources, tmp_path)
+    binary = compile_library(generated.sources, tmp_path, find_toolchain(BOARD))
+    assert not binary.error, binary.error
+    interface = Interface.of(generated.sources, generated.schedule)
+    got = infer(interface, binary.verify, pick_runner(BOARD), BOARD, [inputs])[0]
+    expected = interpret(graph, inputs)
+    for name in outputs:
+        assert (got[name].reshape(-1) == expected[name].reshape(-1)).all()
+        assert len(set(expected[name].reshape(-1).tolist()) - {-128, 127}) >= 1
+
+
+def calibrated(tmp_path, model=KWS):
+    shape = load_graph(model).tensors[load_graph(model).inputs[0]].shape[1:]
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((8, *shape)).astype("f4"))
+    out = tmp_path / "calibration.json"
+    args = [str(model), "--data", str(tmp_path / "x.npy"), "--out", str(out)]
+    done = CliRunner().invoke(calibrate, args)
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def test_build(tmp_path):
+    """Calibrate, build, build again by the plan: verified, and small."""
+    ranges = calibrated(tmp_path)
+    first = None
+    for more in ([], ["--plan", str(tmp_path / "plan.json")]):
+        out = tmp_path / f"out{len(more)}"
+        args = [str(KWS), "--board", "local", "--out", str(out), "--calibration", str(ranges)]
+        done = CliRunner().invoke(build, [*args, *more])
+        assert "verified against integer arithmetic" in done.stderr, done.output
+        report = json.loads((out / "report.json").read_text())
+        assert report["verified"]
+        assert report["dtype"] == "i8"
+        assert report["cosine_to_float"] > 0.99
+        plan = (out / "plan.json").read_text()
+        assert first in (None, plan)
+        first = plan
+        (tmp_path / "plan.json").write_text(plan)
+    small, large = (
+        sum(w.array.nbytes for w in g.schedule.program.weights)
+        for g in (generate(KWS, BOARD, calibration=ranges), generate(KWS, BOARD))
+    )
+    assert small < large / 2
+
+
+@pytest.mark.parametrize(
+    ("dtype", "with_ranges", "message"),
+    [
+        ("i8", False, "i8 without --calibration; int8 needs the ranges"),
+        ("f32", True, "--calibration: .* beside f32; ranges are for int8"),
+    ],
+)
+def test_int8_and_ranges_go_together(tmp_path, dtype, with_ranges, message):
+    ranges = calibrated(tmp_path) if with_ranges else None
+    with pytest.raises(CodegenError, match=message):
+        computed_graph(KWS, BOARD, dtype=dtype, calibration=ranges)
+
+
+def test_ranges_of_another_model(tmp_path):
+    with pytest.raises(CodegenError, match="made for model"):
+        computed_graph(MODELS / "mlperf_ic_resnet8.onnx", BOARD, calibration=calibrated(tmp_path))
+
+
+def test_integer_reference():
+    graph = load_graph(KWS)
+    inputs = random_inputs(graph, 0)
+    reference = Interpreted(graph)
+    assert reference.outputs == graph.outputs
+    assert (reference.run(inputs)["output"] == interpret(graph, inputs)["output"]).all()
