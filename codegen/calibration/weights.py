@@ -13,7 +13,8 @@ _LEAST_SCALE = np.finfo(np.float32).tiny
 
 def quantise_per_channel(w: np.ndarray, bits: int = 8) -> tuple[np.ndarray, np.ndarray]:
     """(int8 values of w's shape, float32 scales [M]): symmetric, w is about values * scale. Values
-    lie in [-(2^(bits-1) - 1), 2^(bits-1) - 1]; a channel of zeros has scale 1."""
+    lie in [-(2^(bits-1) - 1), 2^(bits-1) - 1]; a channel of zeros has scale 1.
+    Without -128, two products of a weight and an int8 fit in 16 bits."""
     largest = np.abs(w.reshape(w.shape[0], -1)).max(1, initial=0.0)
     scales = np.maximum(largest / _top(bits), _LEAST_SCALE).astype(np.float32)
     scales = np.where(largest > 0, scales, np.float32(1))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from codegen.calibration.weights import quantise_per_channel
 from codegen.graph import Graph, Node
 from codegen.passes.cleanup import drop_dead
 from codegen.passes.edit import Edit
@@ -21,7 +22,6 @@ Span = tuple[float, float]
 Able = Callable[[Graph, Node], bool]
 
 LOWEST, HIGHEST = -128, 127
-_MOST = 127  # of a weight: two products of int8 and such a weight fit in 16 bits
 # What only moves values, or chooses among them; the first inputs are the values.
 _MOVES = ("Concat", "GlobalMaxPool", "MaxPool", "Reshape", "Slice", "Transpose")
 _PRODUCTS = {"Conv": "QConv", "Dense": "QDense"}
@@ -139,7 +139,8 @@ class _Quantising:
         remains: bounds become those of the codes."""
         x, y = self.scales[node.inputs[0]], self.scales[node.outputs[0]]
         weights = self.graph.constants[w]
-        codes, by = quantised_weights(weights, 0 if node.op == "Conv" else 1)
+        dense = node.op == "Dense"  # [k][n]
+        codes, by = quantise_per_channel(weights.T if dense else weights)
         acc = by.astype(np.float64) * x.scale
         b = self.graph.constants[bias].reshape(-1) if bias else np.zeros(len(by))
         low, high, activation = LOWEST, HIGHEST, node.activation
@@ -150,7 +151,7 @@ class _Quantising:
         plain = not (activation or node.residual)
         limit = float(1 << 30)
         out = {
-            "i8": codes,
+            "i8": codes.T if dense else codes,
             "bias": np.clip(np.rint(b / acc), -limit, limit).astype(np.int32),
             "by": (acc / (y.scale if plain else 1.0)).astype(np.float32),
             "zeros": np.array([x.zero, y.zero, low, high, r.zero], np.int32),
@@ -177,17 +178,6 @@ class _Quantising:
     def outputs(self) -> None:
         for name in self.graph.outputs:
             self.nodes += self.real(name)
-
-
-def quantised_weights(w: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of weights, and a scale for each channel along `axis`."""
-    others = tuple(i for i in range(w.ndim) if i != axis)
-    largest = np.abs(w.astype(np.float64)).max(axis=others)
-    by = np.where(largest > 0, largest / _MOST, 1.0).astype(np.float32)
-    shape = [1] * w.ndim
-    shape[axis] = -1
-    codes = np.rint(w / by.reshape(shape).astype(np.float64))
-    return np.clip(codes, -_MOST, _MOST).astype(np.int8), by
 
 
 def _scales(graph: Graph, spans: Mapping[str, Span]) -> dict[str, Scale]:
