@@ -6,6 +6,7 @@ from codegen.graph import Graph
 from codegen.passes.affine import fold_affine
 from codegen.passes.cleanup import drop_dead, drop_moves, merge_equal
 from codegen.passes.fuse import fuse_activation, fuse_residual
+from codegen.passes.integers import integer_products
 from codegen.passes.pads import fold_pads
 from codegen.passes.patterns import recognise_activations
 from codegen.passes.points import dense_points
@@ -13,6 +14,7 @@ from codegen.passes.shuffle import recognise_shuffles
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     drop_dead,
+    integer_products,
     merge_equal,
     drop_moves,
     recognise_activations,

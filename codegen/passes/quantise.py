@@ -22,6 +22,8 @@ Span = tuple[float, float]
 Able = Callable[[Graph, Node], bool]
 
 LOWEST, HIGHEST = -128, 127
+_FAR = 1e30  # a bound of a real result that none reaches
+_BIAS_LIMIT = float(1 << 30)
 # What only moves values, or chooses among them; the first inputs are the values.
 _MOVES = ("Concat", "GlobalMaxPool", "MaxPool", "Reshape", "Slice", "Transpose")
 _PRODUCTS = {"Conv": "QConv", "Dense": "QDense"}
@@ -137,27 +139,23 @@ class _Quantising:
     def constants(self, node: Node, w: str, bias: str) -> tuple[dict[str, np.ndarray], object]:
         """Weights, biases, scales, zero points and factors of a product, and the activation that
         remains: bounds become those of the codes."""
-        x, y = self.scales[node.inputs[0]], self.scales[node.outputs[0]]
         weights = self.graph.constants[w]
         dense = node.op == "Dense"  # [k][n]
         codes, by = quantise_per_channel(weights.T if dense else weights)
-        acc = by.astype(np.float64) * x.scale
-        b = self.graph.constants[bias].reshape(-1) if bias else np.zeros(len(by))
-        low, high, activation = LOWEST, HIGHEST, node.activation
+        activation, bounds = node.activation, None
         if activation and activation.op in _BOUNDS:
-            bounds = activation.args or (0.0, np.inf)
-            low, high, activation = y.code(bounds[0]), y.code(min(bounds[1], 1e30)), None
-        r = self.scales[node.residual] if node.residual else Scale(0.0, 0)
-        plain = not (activation or node.residual)
-        limit = float(1 << 30)
-        out = {
-            "i8": codes.T if dense else codes,
-            "bias": np.clip(np.rint(b / acc), -limit, limit).astype(np.int32),
-            "by": (acc / (y.scale if plain else 1.0)).astype(np.float32),
-            "zeros": np.array([x.zero, y.zero, low, high, r.zero], np.int32),
-            "factors": np.array([1.0 / y.scale, r.scale], np.float32),
-        }
-        return out, activation
+            bounds, activation = activation.args or (0.0, np.inf), None
+        made = product_constants(
+            codes.T if dense else codes,
+            by,
+            self.graph.constants[bias].astype(np.float64) if bias else None,
+            self.scales[node.inputs[0]],
+            self.scales[node.outputs[0]],
+            bounds,
+            self.scales[node.residual] if node.residual else None,
+            bool(activation),
+        )
+        return made, activation
 
     def move(self, node: Node) -> bool:
         """Data that is moved as codes."""
@@ -178,6 +176,26 @@ class _Quantising:
     def outputs(self) -> None:
         for name in self.graph.outputs:
             self.nodes += self.real(name)
+
+
+def product_constants(
+    codes: np.ndarray, by: np.ndarray, bias: np.ndarray | None, x: Scale, y: Scale,
+    bounds: Span | None = None, residual: Scale | None = None, activation: bool = False,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """The constant inputs of a QConv or QDense (codegen/ops/quantised.py) by what they are, from
+    codes of weights, their scales `by` per channel and a real bias; `bounds` of the real result."""
+    acc = by.astype(np.float64) * x.scale
+    low, high = (y.code(bounds[0]), y.code(min(bounds[1], _FAR))) if bounds else (LOWEST, HIGHEST)
+    r = residual or Scale(0.0, 0)
+    plain = not (activation or residual)
+    b = np.zeros(len(by)) if bias is None else np.broadcast_to(bias.reshape(-1), by.shape)
+    return {
+        "i8": codes,
+        "bias": np.clip(np.rint(b / acc), -_BIAS_LIMIT, _BIAS_LIMIT).astype(np.int32),
+        "by": (acc / (y.scale if plain else 1.0)).astype(np.float32),
+        "zeros": np.array([x.zero, y.zero, low, high, r.zero], np.int32),
+        "factors": np.array([1.0 / y.scale, r.scale], np.float32),
+    }
 
 
 def _scales(graph: Graph, spans: Mapping[str, Span]) -> dict[str, Scale]:

@@ -1,0 +1,171 @@
+"""Networks that come quantised: what their Quantize and Dequantize nodes surround becomes integer
+arithmetic, where that means the same.
+
+    Dequantize -> Conv or Dense [-> Relu or Clip] -> Quantize    =>   QConv or QDense
+
+Scales and zero points are the file's. Codes of uint8 inside the network become int8 ones: the same
+numbers with another zero point. What stays float32 reads constants that are no longer quantised.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from codegen.graph import Graph, Node
+from codegen.interpret import evaluate_node
+from codegen.passes.edit import Edit
+from codegen.passes.quantise import Scale, product_constants
+from codegen.types import DType
+
+_PRODUCTS = {"Conv": "QConv", "Dense": "QDense"}
+_BOUNDS = ("Relu", "Clip")
+_SUMS = ("Add", "Add2")
+_MOVED = ("Dequantize", "Reshape", "Transpose")  # between a constant and who reads it
+_CENTRE = 128  # of the codes of uint8
+
+
+def integer_products(graph: Graph) -> Graph:
+    """The whole of it; a graph without Dequantize nodes is returned as it is."""
+    if not any(n.op == "Dequantize" for n in graph.nodes):
+        return graph
+    edit = Edit(graph)
+    _sign(edit)
+    _cancel(edit)
+    for node in [n for n in edit.nodes if n.op in _PRODUCTS]:
+        _product(edit, node)
+    _cancel(edit)
+    _fold(edit)
+    return edit.graph()
+
+
+def _sign(edit: Edit) -> None:
+    """int8 for uint8 between a Quantize and the Dequantize nodes that read it."""
+    for node in [n for n in edit.nodes if n.op == "Quantize"]:
+        code = node.outputs[0]
+        users = edit.users(code)
+        zero = edit.constants.get(node.inputs[2])
+        if (
+            zero is None
+            or zero.dtype != np.uint8
+            or code in edit.source.outputs
+            or not all(u.op == "Dequantize" and u.inputs[2] in edit.constants for u in users)
+        ):
+            continue
+        for n in (node, *users):
+            old = edit.constants[n.inputs[2]].astype(np.int16)
+            name = edit.constant(f"{n.inputs[2]}_i8", (old - _CENTRE).astype(np.int8))
+            edit.replace(n, replace(n, inputs=(*n.inputs[:2], name)))
+        edit.tensors[code] = replace(edit.tensors[code], dtype=DType.I8)
+
+
+def _scale(edit: Edit, node: Node | None, op: str) -> Scale | None:
+    """The scale and zero point of a node between reals and int8, one for the whole tensor; None
+    for anything else."""
+    if node is None or node.op != op:
+        return None
+    scale, zero = (edit.constants.get(t) for t in node.inputs[1:])
+    if scale is None or zero is None or scale.size * zero.size != 1 or zero.dtype != np.int8:
+        return None
+    return Scale(float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]))
+
+
+def _cancel(edit: Edit) -> None:
+    """Codes -> reals -> the same codes is nothing."""
+    for node in [n for n in edit.nodes if n.op == "Quantize"]:
+        before = edit.producer(node.inputs[0])
+        at = _scale(edit, node, "Quantize")
+        same = at is not None and at == _scale(edit, before, "Dequantize")
+        if same and edit.redirect(node.outputs[0], before.inputs[0]):
+            edit.remove(node)
+
+
+def _product(edit: Edit, node: Node) -> None:
+    """A convolution or matrix product, with its bias and bounds, between codes."""
+    chain, bias = [node], None
+    if len(node.inputs) > 2 and node.inputs[2]:
+        bias = _real(edit, node.inputs[2])
+        if bias is None:
+            return
+    follower = _only(edit, node)
+    if bias is None and node.op == "Dense" and follower and follower.op in _SUMS:
+        other = next(t for t in follower.inputs if t != node.outputs[0])
+        bias = _real(edit, other)  # a Gemm's, quantised
+        if bias is None or bias.shape[-1:] != edit.tensors[node.outputs[0]].shape[-1:]:
+            return
+        chain.append(follower)
+        follower = _only(edit, follower)
+    bounds = None
+    if follower and follower.op in _BOUNDS:
+        bounds = follower.attrs.get("min", 0.0), follower.attrs.get("max", np.inf)
+        chain.append(follower)
+        follower = _only(edit, follower)
+    before = edit.producer(node.inputs[0])
+    x, y = _scale(edit, before, "Dequantize"), _scale(edit, follower, "Quantize")
+    weights = _weights(edit, node)
+    if x is None or y is None or weights is None or node.residual:
+        return
+    constants = product_constants(*weights, bias, x, y, bounds)
+    names = [edit.constant(f"{node.name}_{k}", v) for k, v in constants.items()]
+    made = replace(node, op=_PRODUCTS[node.op], inputs=(before.inputs[0], *names),
+                   outputs=follower.outputs)  # fmt: skip
+    edit.replace(follower, made)
+    for old in chain:
+        edit.remove(old)
+
+
+def _only(edit: Edit, node: Node) -> Node | None:
+    """The one node that reads a node's result, if it reads nothing else of it."""
+    users = edit.users(node.outputs[0])
+    return users[0] if edit.only_user(node.outputs[0]) else None
+
+
+def _weights(edit: Edit, node: Node) -> tuple[np.ndarray, np.ndarray] | None:
+    """Codes of int8 without -128 (two products must fit in 16 bits), and a scale per output; None
+    where weights are something else."""
+    made = edit.producer(node.inputs[1])
+    turned = made is not None and made.op == "Transpose"  # of a Gemm, which has [n][k]
+    made = edit.producer(made.inputs[0]) if turned else made
+    if made is None or made.op != "Dequantize" or any(t not in edit.constants for t in made.inputs):
+        return None
+    values, scale, zero = (edit.constants[t] for t in made.inputs)
+    channels = int(node.op == "Dense" and not turned)
+    if scale.size > 1 and made.attrs["axis"] != channels:
+        return None
+    offset = zero.astype(np.int64).reshape(-1, *(1,) * (values.ndim - 1 - channels))
+    codes = values.astype(np.int64) - (offset if zero.size > 1 else offset.reshape(()))
+    if np.abs(codes).max(initial=0) > 127:
+        return None
+    by = np.broadcast_to(scale.reshape(-1).astype(np.float32), (values.shape[channels],))
+    codes = codes.astype(np.int8)
+    return (codes.T if turned else codes), by
+
+
+def _real(edit: Edit, name: str) -> np.ndarray | None:
+    """A constant, or one that is dequantised and moved, in float64; else None."""
+    if name in edit.constants:
+        return _wide(edit.constants[name])
+    made = edit.producer(name)
+    if made is None or made.op not in _MOVED:
+        return None
+    values = {t: _real(edit, t) for t in made.reads}
+    if any(v is None for v in values.values()):
+        return None
+    evaluate_node(edit.source, made, values)
+    return values[name]
+
+
+def _fold(edit: Edit) -> None:
+    """Constants that stay quantised for nobody become reals, and what is computed from them."""
+    for node in list(edit.nodes):
+        known = node.inputs and all(t in edit.constants for t in node.reads)
+        if not known or set(node.outputs) & set(edit.source.outputs):
+            continue
+        values = {t: _wide(edit.constants[t]) for t in node.reads}
+        evaluate_node(edit.source, node, values)
+        for t in node.outputs:
+            edit.constants[t] = values[t].astype(edit.tensors[t].dtype.numpy)
+        edit.remove(node)
+
+
+def _wide(value: np.ndarray) -> np.ndarray:
+    return value.astype(np.float64) if value.dtype.kind == "f" else value

@@ -1,0 +1,142 @@
+"""Networks that come quantised, as onnxruntime's tools make them: integer products, the file's
+scales, and what onnxruntime computes."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime import quantization as q
+
+from codegen.board import load_board
+from codegen.interpret import interpret
+from codegen.passes.integers import integer_products
+from codegen.pipeline import load_graph
+from codegen.resources import examples_dir
+from codegen.types import DType
+from codegen.verbs.build import build
+from tests.test_careful import CliRunner
+
+MODELS = examples_dir() / "models"
+BOARD = load_board("local")
+
+
+class Samples(q.CalibrationDataReader):
+    """Random inputs for onnxruntime's quantiser."""
+
+    def __init__(self, name: str, shape: tuple[int, ...]):
+        rng = np.random.default_rng(0)
+        self.left = [{name: rng.standard_normal(shape).astype(np.float32)} for _ in range(4)]
+
+    def get_next(self):
+        return self.left.pop() if self.left else None
+
+
+def quantised(name: str, folder, per_channel: bool, activations: str):
+    """The model file as onnxruntime quantises it, and its float graph."""
+    source, path = MODELS / f"{name}.onnx", folder / f"{name}.onnx"
+    graph = load_graph(source)
+    samples = Samples(graph.inputs[0], graph.tensors[graph.inputs[0]].shape)
+    q.quantize_static(
+        str(source), str(path), samples, quant_format=q.QuantFormat.QDQ, per_channel=per_channel,
+        activation_type=q.QuantType[activations], weight_type=q.QuantType.QInt8,
+    )  # fmt: skip
+    return path, graph
+
+
+def reference(path, inputs) -> list[np.ndarray]:
+    """onnxruntime without optimisations: its fused kernels saturate 16-bit sums on some CPUs."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(str(path), options, ["CPUExecutionProvider"]).run(None, inputs)
+
+
+@pytest.mark.parametrize("activations", ["QInt8", "QUInt8"])
+@pytest.mark.parametrize("per_channel", [False, True], ids=["tensor", "channel"])
+@pytest.mark.parametrize("name", ["mlperf_kws_dscnn", "mlperf_ic_resnet8", "mlperf_vww_mbv1_025"])
+def test_networks_of_onnxruntime(name, per_channel, activations, tmp_path):
+    path, float_graph = quantised(name, tmp_path, per_channel, activations)
+    graph = load_graph(path)
+    products = [n for n in float_graph.nodes if n.op in ("Conv", "Dense")]
+    made = [n for n in graph.nodes if n.op in ("QConv", "QDense")]
+    assert len(made) == len(products)
+    assert not [n for n in graph.nodes if n.op in ("Conv", "Dense")]
+    rng = np.random.default_rng(7)
+    shape = graph.tensors[graph.inputs[0]].shape
+    inputs = {graph.inputs[0]: rng.standard_normal(shape).astype(np.float32)}
+    for got, want in zip(
+        (interpret(graph, inputs)[t] for t in graph.outputs), reference(path, inputs), strict=True
+    ):
+        # outputs are codes times a scale: one code apart where a tie was rounded otherwise
+        assert np.abs(got - want).max() <= 2.01 / 255 * max(1.0, np.abs(want).max())
+
+
+def test_build_of_a_quantised_network(tmp_path):
+    path, _ = quantised("mlperf_kws_dscnn", tmp_path, True, "QUInt8")
+    done = CliRunner().invoke(
+        build, [str(path), "--board", "local", "--out", str(tmp_path / "out"), "--seeds", "1"]
+    )
+    assert "verified against onnxruntime" in done.stderr, done.output
+
+
+def small(tmp_path, **changes):
+    """Quantize -> Dequantize -> Conv -> Clip -> Quantize -> Dequantize, with one thing changed."""
+    w = changes.get("w", np.random.default_rng(1).integers(-127, 128, (4, 3, 1, 1)).astype(np.int8))
+    constants = {
+        "xs": np.array(0.05, np.float32), "xz": np.array(3, np.int8), "w": w,
+        "ws": np.array(0.02, np.float32), "wz": np.array(0, np.int8),
+        "ys": np.array(0.1, np.float32), "yz": np.array(-100, np.int8),
+        "lo": np.array(0.0, np.float32), "hi": np.array(6.0, np.float32),
+    }  # fmt: skip
+    node = helper.make_node
+    nodes = [
+        node("QuantizeLinear", ["x", "xs", "xz"], ["xq"]),
+        node("DequantizeLinear", ["xq", "xs", "xz"], ["xr"]),
+        node("DequantizeLinear", ["w", "ws", "wz"], ["wr"]),
+        node("Conv", ["xr", "wr"], ["c"], name="conv"),
+        node("Clip", ["c", "lo", "hi"], ["k"]),
+        node("QuantizeLinear", ["k", "ys", "yz"], ["yq"]),
+        node("DequantizeLinear", ["yq", "ys", "yz"], ["y"]),
+    ]
+    outputs = ["y", *changes.get("outputs", ())]
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes, "net", [info("x", TensorProto.FLOAT, (1, 3, 5, 5))],
+        [info(t, TensorProto.FLOAT, (1, 4, 5, 5)) for t in outputs],
+        [numpy_helper.from_array(v, k) for k, v in constants.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    path = tmp_path / "net.onnx"
+    onnx.save(model, path)
+    x = {"x": np.random.default_rng(2).standard_normal((1, 3, 5, 5)).astype(np.float32)}
+    return load_graph(path), path, x
+
+
+def test_bounds_are_bounds_of_the_codes(tmp_path):
+    graph, path, x = small(tmp_path)
+    conv = next(n for n in graph.nodes if n.op == "QConv")
+    zeros = graph.constants[conv.inputs[4]]
+    assert zeros.tolist()[:4] == [3, -100, -100, -40]
+    assert graph.tensors[conv.outputs[0]].dtype == DType.I8
+    assert np.abs(interpret(graph, x)["y"] - reference(path, x)[0]).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"w": np.full((4, 3, 1, 1), -128, np.int8)},  # two products may not fit in 16 bits
+        {"outputs": ["k"]},  # somebody reads the real result
+    ],
+    ids=["least code", "real result is read"],
+)
+def test_what_does_not_mean_the_same_stays_float(tmp_path, changes):
+    graph, path, x = small(tmp_path, **changes)
+    assert "QConv" not in {n.op for n in graph.nodes}
+    got = interpret(graph, x)
+    for name, want in zip(graph.outputs, reference(path, x), strict=True):
+        assert np.abs(got[name] - want).max() < 1e-5
+
+
+def test_float_networks_are_left_alone():
+    graph = load_graph(MODELS / "mlperf_kws_dscnn.onnx")
+    assert integer_products(graph) is graph
