@@ -41,16 +41,20 @@ def bench_program(
     virtual: bool = False,
     threads: int | None = None,
     dtype: str = "",
+    calibration: Path | None = None,
 ) -> Iterator[Program]:
     """That of a folder which `codegen build` made, or of an ONNX file, compiled in a temporary
     folder that goes when the context ends. `stage` is told what is being done. CodegenError for
     wrong input, such as several threads on the virtual board."""
     if model.is_dir():
-        yield _built(model, board, plan_file, shapes, virtual, threads, dtype)
+        given = {"--plan": plan_file, "--shape": shapes, "--dtype": dtype, "--threads": threads,
+                 "--calibration": calibration}  # fmt: skip
+        yield _built(model, board, virtual, given)
         return
     toolchain = find_toolchain(board)
     stage("generating")
-    generated = generate(model, board, plan_file, shapes, threads=threads, dtype=dtype)
+    generated = generate(model, board, plan_file, shapes, threads=threads, dtype=dtype,
+                         calibration=calibration)  # fmt: skip
     if virtual:
         check_one_thread(generated.plan.threads, str(model))
     with tempfile.TemporaryDirectory(prefix="codegen-bench-") as name:
@@ -64,17 +68,9 @@ def bench_program(
             yield Program(binary.bench, model.name, rows, threads=count)
 
 
-def _built(
-    folder: Path,
-    board: Board,
-    plan_file: Path | None,
-    shapes: Shapes,
-    virtual: bool,
-    threads: int | None,
-    dtype: str,
-) -> Program:
-    given = {"--plan": plan_file, "--shape": shapes, "--dtype": dtype, "--threads": threads}
-    if plan_file or shapes or dtype or threads is not None:
+def _built(folder: Path, board: Board, virtual: bool, given: Mapping[str, object]) -> Program:
+    """`given`: options that go with a model, by name."""
+    if any(value not in (None, "", {}) for value in given.values()):
         raise CodegenError(
             next(option for option, value in given.items() if value not in (None, "", {})),
             f"{folder} is already built",

@@ -22,6 +22,7 @@ from codegen.schedule import lower
 from codegen.signature import Signature
 from codegen.store import Store
 from codegen.toolchain import Toolchain
+from codegen.types import DType
 from rl.agents import Agent, Budget, Found, Problem, make_agent
 from rl.assignment import Choices, plan_of
 from rl.choice import choose, milliseconds
@@ -114,6 +115,7 @@ def tune(request: Request, tools: Tools) -> Tuned:
     """Search. CodegenError for wrong input, PricingError where the board fails. Ctrl-C ends the
     phase that runs, and the result is the best of what is known by then."""
     agent = make_agent(request.agent)
+    _check_dtype(request)
     _check_exactness(request, tools)
     tools.stage("importing")
     graph, dtype = computed_graph(request.model, request.board, request.shapes, dtype=request.dtype)
@@ -257,6 +259,14 @@ def _defaults(request: Request) -> dict[str, Generated]:
                    dtype=request.dtype)  # fmt: skip
     return {"default": make(),
             **{f"default, careful {n}": make(careful=n) for n in _levels(request)}}  # fmt: skip
+
+
+def _check_dtype(request: Request) -> None:
+    if request.dtype == DType.I8.value:
+        raise CodegenError(
+            "--dtype", "'i8'", "a search chooses among kernels of f32 or of f16",
+            "use `codegen build --calibration` for int8",
+        )  # fmt: skip
 
 
 def _check_exactness(request: Request, tools: Tools) -> None:

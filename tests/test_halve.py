@@ -194,7 +194,7 @@ def test_cast_from_input_to_output_becomes_a_copy():
 
 
 def test_unknown_type():
-    with pytest.raises(CodegenError, match="--dtype: 'f8'; f32, f16; name one of them"):
+    with pytest.raises(CodegenError, match="--dtype: 'f8'; f32, f16, i8; name one of them"):
         check_dtype("f8", BOARD, "--dtype")
 
 
@@ -216,7 +216,7 @@ def test_plan_says_the_type(tmp_path):
     with pytest.raises(CodegenError, match="--dtype: f32, but .*plan.json is a plan for f16; f16"):
         generate(KWS, BOARD, file, dtype="f32")
     file.write_text(made.plan.to_json().replace('"dtype": "f16"', '"dtype": "f8"'))
-    with pytest.raises(CodegenError, match="plan.json: 'f8'; f32, f16; name one of them"):
+    with pytest.raises(CodegenError, match="plan.json: 'f8'; f32, f16, i8; name one of them"):
         generate(KWS, BOARD, file)
     single = generate(KWS, BOARD)
     assert single.plan.dtype == "f32"

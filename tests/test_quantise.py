@@ -20,14 +20,18 @@ from codegen.passes.quantise import quantise, scale_of
 from codegen.pipeline import computed_graph, finish, generate, load_graph
 from codegen.plan import Choice, Plan
 from codegen.precision import int8_rows
+from codegen.program import bench_program
 from codegen.reference import Interpreted, random_inputs
 from codegen.resources import examples_dir
 from codegen.run import pick_runner
 from codegen.sources import write
 from codegen.toolchain import find_toolchain
 from codegen.types import DType
+from codegen.verbs.bench import bench
 from codegen.verbs.build import build
 from codegen.verbs.calibrate import calibrate
+from codegen.verbs.price import price
+from codegen.verbs.profile import profile
 from codegen.verify import Interface, infer
 
 MODELS = examples_dir() / "models"
@@ -211,3 +215,14 @@ def test_integer_reference():
     reference = Interpreted(graph)
     assert reference.outputs == graph.outputs
     assert (reference.run(inputs)["output"] == interpret(graph, inputs)["output"]).all()
+
+
+def test_bench_and_price_know_calibrations(tmp_path):
+    ranges, stages = calibrated(tmp_path), []
+    with bench_program(KWS, BOARD, None, {}, stages.append, calibration=ranges) as program:
+        assert any(row["kernel"].startswith("qconv2d") for row in program.layers)
+    built = bench_program(tmp_path, BOARD, None, {}, stages.append, calibration=ranges)
+    with pytest.raises(CodegenError, match="--calibration: .* already built"), built:
+        pass
+    for verb in (bench, price, profile):
+        assert "--calibration" in {o for p in verb.params for o in p.opts}

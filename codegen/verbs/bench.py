@@ -23,6 +23,7 @@ from codegen.verbs.hosts import measuring_runner
 from codegen.verbs.options import (
     ACCEPT_HOST_KEY,
     BOARD,
+    CALIBRATION,
     DTYPE,
     HOSTS,
     JSON,
@@ -49,6 +50,7 @@ from codegen.verbs.progress import progress
 @PLAN
 @SHAPE
 @DTYPE
+@CALIBRATION
 @THREADS
 @click.option("--timeout", default=1800.0, show_default=True, help="Seconds the run may take.")
 @click.option(
@@ -67,6 +69,7 @@ def bench(
     plan_file: Path | None,
     shapes: tuple[str, ...],
     dtype: str,
+    calibration: Path | None,
     threads: int | None,
     timeout: float,
     roofline: Path | None,
@@ -89,7 +92,9 @@ def bench(
             check_one_thread(threads or 1, "--threads")
         if roofline:
             _check_roofline(roofline, chosen)
-        result = _bench(model, target, chosen, plan_file, pinned, threads, dtype, timeout, quiet)
+        result = _bench(
+            model, target, chosen, plan_file, pinned, threads, dtype, calibration, timeout, quiet
+        )
     if isinstance(result, str):
         click.echo(f"error: {result}", err=True)
         return 1
@@ -137,6 +142,7 @@ def _bench(
     shapes: Mapping[str, Any],
     threads: int | None,
     dtype: str,
+    calibration: Path | None,
     timeout: float,
     quiet: bool,
 ) -> dict[str, Any] | str:
@@ -148,7 +154,7 @@ def _bench(
     with (
         progress(quiet) as stage,
         bench_program(
-            model, board, plan_file, shapes, stage, virtual, threads, dtype
+            model, board, plan_file, shapes, stage, virtual, threads, dtype, calibration
         ) as program,
     ):
         if program.error:

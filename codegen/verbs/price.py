@@ -32,6 +32,7 @@ from codegen.verbs.hosts import measuring_runner
 from codegen.verbs.options import (
     ACCEPT_HOST_KEY,
     BOARD,
+    CALIBRATION,
     DTYPE,
     HOSTS,
     JOBS,
@@ -66,6 +67,7 @@ _FIGURES = ("cycles", "ns", *PARTS, "scratch_bytes", "code_bytes", "weights_byte
 @JOBS
 @SHAPE
 @DTYPE
+@CALIBRATION
 @STORE
 @JSON
 @verbosity
@@ -81,6 +83,7 @@ def price(
     jobs: int,
     shapes: tuple[str, ...],
     dtype: str,
+    calibration: Path | None,
     store_file: Path | None,
     as_json: bool,
     quiet: bool,
@@ -93,8 +96,9 @@ def price(
     """
     target = load_board(board)
     pinned = parse_shapes(shapes)
-    names = _choose(layer_names(computed_graph(model, target, pinned, dtype=dtype)[0]), layer)
-    generated = generate(model, target, None, pinned, dtype=dtype)
+    graph, _ = computed_graph(model, target, pinned, dtype=dtype, calibration=calibration)
+    names = _choose(layer_names(graph), layer)
+    generated = generate(model, target, None, pinned, dtype=dtype, calibration=calibration)
     warm = weights == "warm" or (weights == "auto" and warm_weights(generated.schedule, target))
     settings = Settings(warm, again, jobs)
     try:

@@ -21,7 +21,7 @@ from codegen.run.virtual.errors import AnalysisError
 from codegen.run.virtual.hot import HotTrace, RegionProfile, profile_region
 from codegen.run.virtual.runner import count, region_values
 from codegen.toolchain import find_llvm
-from codegen.verbs.options import BOARD, DTYPE, JSON, PLAN, SHAPE, parse_shapes
+from codegen.verbs.options import BOARD, CALIBRATION, DTYPE, JSON, PLAN, SHAPE, parse_shapes
 from codegen.verbs.progress import progress
 
 
@@ -35,6 +35,7 @@ from codegen.verbs.progress import progress
 @PLAN
 @SHAPE
 @DTYPE
+@CALIBRATION
 @click.option("--timeout", default=1800.0, show_default=True, help="Seconds the run may take.")
 @JSON
 def profile(
@@ -45,6 +46,7 @@ def profile(
     plan_file: Path | None,
     shapes: tuple[str, ...],
     dtype: str,
+    calibration: Path | None,
     timeout: float,
     as_json: bool,
 ) -> int:
@@ -56,7 +58,9 @@ def profile(
     """
     target = load_board(board)
     pick_runner(target, "virtual")  # can this board be run so at all?
-    result = _profile(model, target, layer, top, plan_file, parse_shapes(shapes), timeout, dtype)
+    result = _profile(
+        model, target, layer, top, plan_file, parse_shapes(shapes), timeout, dtype, calibration
+    )
     if isinstance(result, str):
         click.echo(f"error: {result}", err=True)
         return 1
@@ -76,6 +80,7 @@ def _profile(
     shapes: Mapping[str, Any],
     timeout: float,
     dtype: str = "",
+    calibration: Path | None = None,
 ) -> dict[str, Any] | str:
     """The figures, or a text that says why there are none."""
     problem = missing(board)
@@ -84,7 +89,8 @@ def _profile(
     with (
         progress(False) as stage,
         bench_program(
-            model, board, plan_file, shapes, stage, virtual=True, dtype=dtype
+            model, board, plan_file, shapes, stage, virtual=True, dtype=dtype,
+            calibration=calibration,
         ) as program,
     ):
         if program.error:
