@@ -8,12 +8,13 @@ from codegen.kernels import Kernel
 from codegen.winograd import axis, loss
 
 # Rounding errors, as multiples of those of a direct convolution to first order, that kernels of a
-# plan may have by how careful it is. 1: Winograd's F(4x4, 3x3) and Strassen's products stay, 2:
-# only F(2x2) stays.
+# plan may have by how careful it is. 1: Winograd's F(4x4, 3x3) stays, 2: only F(2x2)
+# does.
 LIMITS = (inf, 6.0, 2.5)
 MOST_CAREFUL = len(LIMITS) - 1
-# What tests/test_strassen.py holds one level of Strassen's method to.
-_STRASSEN = 3.0
+# One level of Strassen's method: at most 3 times the errors of the plain product as
+# tests/test_strassen.py measures them, where F(4x4, 3x3) has 2.3 times, and 4.8 here.
+_STRASSEN = 6.2
 
 
 def is_allowed(kernel: Kernel, careful: int) -> bool:

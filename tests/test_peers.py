@@ -424,7 +424,8 @@ def test_codegen_itself_is_measured_like_the_others(kws, tmp_path):
     run = replace(job, program=prepared.checker, args=("in.bin", "out.bin"), outputs=("out.bin",))
     outcome = QemuRunner().run(run, A57)
     assert outcome.error == ""
-    assert measure._compare(outcome.outputs["out.bin"], prepared, kws, "f32", 1e-4)[1] == ""
+    data = outcome.outputs["out.bin"]
+    assert measure._compare(data, prepared, kws.expected, "f32", 1e-4)[1] == ""
     assert 4 * 25_000 < prepared.peak_bytes < 400_000
     assert 4 * 20_000 < prepared.binary_bytes < 400_000
 
@@ -455,8 +456,8 @@ def test_generators_are_compiled_run_and_their_memory_counted(tmp_path, monkeypa
     outcome = QemuRunner().run(measure.job_of(prepared, network, A57, 2, 60), A57)
     assert outcome.error == ""
     assert len(outcome.report["runs_ns"]) == 2
-    assert measure._compare(outcome.outputs["out.bin"], prepared, network, "f32", 1e-4) == (
-        0.0, "")  # fmt: skip
+    data = outcome.outputs["out.bin"]
+    assert measure._compare(data, prepared, network.expected, "f32", 1e-4) == (0.0, "")
     counted = QemuRunner().run(measure.job_of(prepared, network, A57, measure.MEMORY, 60), A57)
     assert 12 <= counted.report["peak_bytes"] < 65536  # the output, and stdio's buffers
     assert 12 <= prepared.resident_bytes < 1024  # the weights
@@ -471,3 +472,13 @@ def _elementwise(folder: Path) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.save(model, folder / "scale.onnx")
     return folder / "scale.onnx"
+
+
+@needs_board
+def test_codegen_is_held_against_a_second_sample(kws):
+    """It is right on the first one, and what is expected of the second one is not what it makes."""
+    engine = replace(ENGINES["codegen"], careful=None)
+    wrong = {name: value + 1 for name, value in kws.expected.items()}
+    row = measure.measure(engine, replace(kws, also=(wrong,)), A57, "f32", QemuRunner())
+    assert row.error.startswith(measure.WRONG)
+    assert row.max_rel_error > 0.1

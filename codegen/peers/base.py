@@ -21,13 +21,15 @@ class PeerError(Exception):
 class Network:
     """A model that every engine gets: `model` is one ONNX file with all shapes known, `graph` the
     same optimised, `samples` seeded inputs by name (the first is measured, the others calibrate
-    int8), `expected` what onnxruntime computes from the first."""
+    int8), `expected` what onnxruntime computes from the first, `also` from the next, on which
+    `build` verifies too: what an engine with a checker is held against."""
 
     name: str
     model: bytes
     graph: Graph
     samples: Sequence[Mapping[str, np.ndarray]]
     expected: Mapping[str, np.ndarray]
+    also: tuple[Mapping[str, np.ndarray], ...] = ()
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:

@@ -70,8 +70,8 @@ NEAR = 2e-2  # of the largest output: an error beyond is no matter of digits
     default=0,
     type=click.IntRange(0, MOST_CAREFUL),
     help="Leave out kernels that lose digits. 1: those that lose most, Winograd's F(6x6) and "
-    "F(4x4) beyond 3x3; 2: also F(4x4, 3x3) and Strassen. Default: 0, and "
-    "more where the plan turns out to be less exact than it must be.",
+    "F(4x4) beyond 3x3, and Strassen; 2: also F(4x4, 3x3). Default: 0, and more where the plan "
+    "turns out to be less exact than it must be.",
 )
 @click.option(
     "--name", default="", help="Prefix of files and C symbols. Default: the model's file name."
