@@ -31,8 +31,8 @@ NETWORKS = ("squeezenet1_1", "mobilenet_v3", "mobilenet_v2", "efficientnet_lite0
 LEAST_MACS = 20_000_000
 INTRO = f"""# How near are layers to what the core can do?
 
-Modelled, by the plans that `codegen build` makes without a search; `python -m benchmarks.layers`
-writes this file.
+Modelled, by the fastest plans that `codegen build` makes without a search, exact enough or not;
+`python -m benchmarks.layers` writes this file.
 
 - **Matrix products**: convolutions of one pixel with at least {LEAST_MACS // 1_000_000} million
   multiply-adds that a step of their own computes. Their share of the peak counts the layer's

@@ -24,13 +24,13 @@ def interpret(graph: Graph, inputs: Mapping[str, np.ndarray]) -> Values:
 
 def evaluate(graph: Graph, inputs: Mapping[str, np.ndarray]) -> Values:
     """Every tensor of the graph by name, floating point in float64."""
-    values = {name: _wide(value) for name, value in graph.constants.items()}
+    values = {name: wide(value) for name, value in graph.constants.items()}
     for name in graph.inputs:
         tensor = graph.tensors[name]
         value = np.asarray(inputs[name])
         if value.shape != tensor.shape:
             raise ValueError(f"{name}: shape {value.shape}; {tensor.shape} is needed")
-        values[name] = _wide(value.astype(tensor.dtype.numpy, copy=False))
+        values[name] = wide(value.astype(tensor.dtype.numpy, copy=False))
     with np.errstate(all="ignore"):
         for node in graph.nodes:
             evaluate_node(graph, node, values)
@@ -74,7 +74,8 @@ def activate(activation: Activation, y: np.ndarray, slope: np.ndarray | None) ->
     return op.reference(dict(zip(op.attrs, activation.args, strict=True)), y)
 
 
-def _wide(value: np.ndarray) -> np.ndarray:
+def wide(value: np.ndarray) -> np.ndarray:
+    """Floating point as float64, anything else as it is."""
     return value.astype(np.float64) if value.dtype.kind == "f" else value
 
 

@@ -181,7 +181,7 @@ def print_report(report: Mapping[str, Any], console: Console, verbose: bool) -> 
 
 def _careful_text(careful: int, off: float | None) -> str:
     why = f"; the fastest plan was off by {off:.1e} of the largest output" if off else ""
-    which = ("that lose most digits (Winograd F(6x6), F(4x4) beyond 3x3, Strassen)",
+    which = ("that lose most digits (Winograd F(6x6) and 7x7, Strassen)",
              "that lose digits (Winograd beyond F(2x2), Strassen)")  # fmt: skip
     return f"without kernels {which[careful - 1]}{why}"
 

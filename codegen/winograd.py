@@ -6,7 +6,8 @@ fractions, and the weights in transformed form.
 The transforms evaluate polynomials at points and, if so wanted, at infinity. A. Lavin, S. Gray,
 Fast Algorithms for Convolutional Neural Networks, 2015 (arXiv:1509.09308); A. Toom, S. Cook, 1966.
 The points decide how many digits are lost (`loss`). Zero is free, p and -p share sums, and of small
-fractions in such pairs these lose least: with infinity 2/3 and 3/2, or 1, 2 and 1/2.
+fractions in such pairs 2/3 and 3/2 with infinity lose least, or of three pairs 1, 2 and 1/2
+(tests/test_winograd.py looks through them).
 
 A stride s takes the inputs apart into s phases per dimension, each a convolution of stride 1 with
 every s-th tap; their products are summed before A'. A phase that has one tap less than the others
@@ -78,8 +79,12 @@ class Axis:
 
 def transforms(f: int, r: int, infinity: bool) -> Transforms:
     """F(f, r) with or without the point infinity; f + r - 1 is at most 8, without it 7."""
+    return transforms_at(POINTS[f + r - 1 - infinity, infinity], f, r, infinity)
+
+
+def transforms_at(points: Points, f: int, r: int, infinity: bool) -> Transforms:
+    """The same at other points."""
     e = f + r - 1
-    points = POINTS[e - infinity, infinity]
     g, a = np.full((e, r), Fraction(0)), np.full((f, e), Fraction(0))
     for i, p in enumerate(points):
         scale = 1 / abs(p) ** ((i + 1) // 2) if p else 1  # A' is 1 in another row for each pair

@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization as q
 
@@ -15,7 +16,6 @@ from codegen.pipeline import load_graph
 from codegen.resources import examples_dir
 from codegen.types import DType
 from codegen.verbs.build import build
-from tests.test_careful import CliRunner
 
 MODELS = examples_dir() / "models"
 BOARD = load_board("local")

@@ -16,7 +16,7 @@ from codegen.interpret import evaluate, interpret
 from codegen.kernels import load_kernels, refusal
 from codegen.layer import layer_of
 from codegen.ops.base import Case
-from codegen.passes.quantise import quantise, scale_of
+from codegen.passes.quantise import quantise, scale_of, sums_fit
 from codegen.pipeline import computed_graph, finish, generate, load_graph
 from codegen.plan import Choice, Plan
 from codegen.precision import int8_rows
@@ -32,6 +32,7 @@ from codegen.verbs.build import build
 from codegen.verbs.calibrate import calibrate
 from codegen.verbs.price import price
 from codegen.verbs.profile import profile
+from codegen.verbs.verify import verify
 from codegen.verify import Interface, infer
 
 MODELS = examples_dir() / "models"
@@ -87,6 +88,20 @@ def test_codes_cover_the_range_and_zero(span):
     low, high = min(span[0], 0.0), max(span[1], 0.0)
     assert s.scale * (-128 - s.zero) <= low + s.scale / 2
     assert s.scale * (127 - s.zero) >= high - s.scale / 2
+
+
+def test_weights_too_small_for_their_bias_get_a_coarser_scale():
+    """A dead channel, as depthwise layers have them: its bias is all that it computes."""
+    b = Builder("net")
+    b.input(Tensor("x", (1, 2, 3, 3), DType.F32))
+    w = b.constant("w", np.array([1e-12, 0.5], np.float32).reshape(2, 1, 1, 1))
+    bias = b.constant("b", np.array([3.0, 0.25], np.float32))
+    graph = b.graph(["x"], list(b.add("Conv", ["x", w, bias], {"group": 2}, "y")))
+    inputs = random_inputs(graph, 1)
+    made = quantise(graph, spans_of(graph, inputs), int8_rows(BOARD))
+    y, ref = interpret(made, inputs), interpret(graph, inputs)
+    assert np.abs(y["y"] - ref["y"]).max() < 0.03
+    assert np.abs(y["y"][:, 0] - 3.0).max() < 0.02
 
 
 def moved(b: Builder, x: str) -> str:
@@ -184,6 +199,14 @@ def test_build(tmp_path):
         assert first in (None, plan)
         first = plan
         (tmp_path / "plan.json").write_text(plan)
+    args = [str(KWS), str(tmp_path / "out0"), "--seeds", "1"]
+    assert CliRunner().invoke(verify, [*args, "--calibration", str(ranges)]).exit_code == 0
+    for wrong, message in (
+        ([], "--calibration: none for a library in i8"),
+        (["--layers", "--calibration", str(ranges)], "--layers: a library in int8"),
+    ):
+        with pytest.raises(CodegenError, match=message):
+            CliRunner().invoke(verify, [*args, *wrong], catch_exceptions=False)
     small, large = (
         sum(w.array.nbytes for w in g.schedule.program.weights)
         for g in (generate(KWS, BOARD, calibration=ranges), generate(KWS, BOARD))
@@ -226,3 +249,10 @@ def test_bench_and_price_know_calibrations(tmp_path):
         pass
     for verb in (bench, price, profile):
         assert "--calibration" in {o for p in verb.params for o in p.opts}
+
+
+def test_sums_fit_in_32_bits():
+    codes, largest = np.full((1, 4, 1, 1), 127, np.int8), 2**31 - 1
+    assert sums_fit(codes, np.array([largest - 4 * 127 * 255]), 0)
+    assert not sums_fit(codes, np.array([largest - 4 * 127 * 255 + 1]), 0)
+    assert not sums_fit(codes.reshape(4, 1), np.array([-largest]), 1)

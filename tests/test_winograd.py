@@ -1,13 +1,21 @@
 """Winograd's transforms against direct convolution: exact in fractions, within stated bounds in
 float32, for every row; and the sizes of the blocks in which the kernel works."""
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from codegen.kernels import load_kernels
-from codegen.winograd import POINTS, axis, transform_weights, transforms
+from codegen.winograd import (
+    POINTS,
+    axis,
+    loss,
+    transform_weights,
+    transforms,
+    transforms_at,
+)
 from codegen.winograd_blocks import winograd_blocks
 from codegen.winograd_lines import input_lines, output_lines
 
@@ -56,6 +64,28 @@ def test_a_bias_at_the_point_one_reaches_every_output(f, r, infinity):
     position = np.full((f + r - 1,) * 2, Fraction(0))
     position[1, 1] = Fraction(7)
     assert (t.a @ position @ t.a.T == 7).all() == t.has_one
+
+
+def _pairs(*points: Fraction) -> tuple[Fraction, ...]:
+    return (Fraction(0), *(s * p for p in points for s in (1, -1)))
+
+
+def test_no_small_fractions_lose_less():
+    """Of pairs p, -p with at most 8 over 6 from 1/4 to 4; the points of Lavin and Gray's F(4x4)
+    lose more than twice as much as ours."""
+    small = {Fraction(a, b) for a in range(1, 9) for b in range(1, 7)}
+    small = sorted(p for p in small if Fraction(1, 4) <= p <= 4)
+    ours = loss(transforms(4, 3, True))
+    least = min(
+        loss(transforms_at(_pairs(*p), 4, 3, True)) for p in itertools.combinations(small, 2)
+    )
+    assert ours <= least * 1.001
+    assert loss(transforms_at(_pairs(Fraction(1), Fraction(2)), 4, 3, True)) ** 2 > 2 * ours**2
+    nearby = [Fraction(n, 8) for n in (3, 4, 5, 7, 8, 9, 15, 16, 17)]
+    least = min(
+        loss(transforms_at(_pairs(*p), 6, 3, True)) for p in itertools.combinations(nearby, 3)
+    )
+    assert loss(transforms(6, 3, True)) <= least * 1.001
 
 
 def _evaluate(groups, values: dict[str, Fraction]) -> dict[int, Fraction]:

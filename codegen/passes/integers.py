@@ -12,13 +12,11 @@ from dataclasses import replace
 import numpy as np
 
 from codegen.graph import Graph, Node
-from codegen.interpret import evaluate_node
+from codegen.interpret import evaluate_node, wide
 from codegen.passes.edit import Edit
-from codegen.passes.quantise import Scale, product_constants
+from codegen.passes.quantise import BOUNDS, PRODUCTS, Scale, product_constants, sums_fit
 from codegen.types import DType
 
-_PRODUCTS = {"Conv": "QConv", "Dense": "QDense"}
-_BOUNDS = ("Relu", "Clip")
 _SUMS = ("Add", "Add2")
 _MOVED = ("Dequantize", "Reshape", "Transpose")  # between a constant and who reads it
 _CENTRE = 128  # of the codes of uint8
@@ -31,7 +29,7 @@ def integer_products(graph: Graph) -> Graph:
     edit = Edit(graph)
     _sign(edit)
     _cancel(edit)
-    for node in [n for n in edit.nodes if n.op in _PRODUCTS]:
+    for node in [n for n in edit.nodes if n.op in PRODUCTS]:
         _product(edit, node)
     _cancel(edit)
     _fold(edit)
@@ -95,7 +93,7 @@ def _product(edit: Edit, node: Node) -> None:
         chain.append(follower)
         follower = _only(edit, follower)
     bounds = None
-    if follower and follower.op in _BOUNDS:
+    if follower and follower.op in BOUNDS:
         bounds = follower.attrs.get("min", 0.0), follower.attrs.get("max", np.inf)
         chain.append(follower)
         follower = _only(edit, follower)
@@ -105,8 +103,10 @@ def _product(edit: Edit, node: Node) -> None:
     if x is None or y is None or weights is None or node.residual:
         return
     constants = product_constants(*weights, bias, x, y, bounds)
+    if not sums_fit(constants["i8"], constants["bias"], int(node.op == "Dense")):
+        return
     names = [edit.constant(f"{node.name}_{k}", v) for k, v in constants.items()]
-    made = replace(node, op=_PRODUCTS[node.op], inputs=(before.inputs[0], *names),
+    made = replace(node, op=PRODUCTS[node.op], inputs=(before.inputs[0], *names),
                    outputs=follower.outputs)  # fmt: skip
     edit.replace(follower, made)
     for old in chain:
@@ -143,7 +143,7 @@ def _weights(edit: Edit, node: Node) -> tuple[np.ndarray, np.ndarray] | None:
 def _real(edit: Edit, name: str) -> np.ndarray | None:
     """A constant, or one that is dequantised and moved, in float64; else None."""
     if name in edit.constants:
-        return _wide(edit.constants[name])
+        return wide(edit.constants[name])
     made = edit.producer(name)
     if made is None or made.op not in _MOVED:
         return None
@@ -160,12 +160,8 @@ def _fold(edit: Edit) -> None:
         known = node.inputs and all(t in edit.constants for t in node.reads)
         if not known or set(node.outputs) & set(edit.source.outputs):
             continue
-        values = {t: _wide(edit.constants[t]) for t in node.reads}
+        values = {t: wide(edit.constants[t]) for t in node.reads}
         evaluate_node(edit.source, node, values)
         for t in node.outputs:
             edit.constants[t] = values[t].astype(edit.tensors[t].dtype.numpy)
         edit.remove(node)
-
-
-def _wide(value: np.ndarray) -> np.ndarray:
-    return value.astype(np.float64) if value.dtype.kind == "f" else value

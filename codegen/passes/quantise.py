@@ -22,12 +22,13 @@ Span = tuple[float, float]
 Able = Callable[[Graph, Node], bool]
 
 LOWEST, HIGHEST = -128, 127
-_FAR = 1e30  # a bound of a real result that none reaches
-_BIAS_LIMIT = float(1 << 30)
+_LARGEST_BIAS = float(1 << 30)  # of 32 bits, which leaves as much to the products
+_INT32 = np.iinfo(np.int32).max
+_FARTHEST = HIGHEST - LOWEST  # of a code from its zero point
 # What only moves values, or chooses among them; the first inputs are the values.
 _MOVES = ("Concat", "GlobalMaxPool", "MaxPool", "Reshape", "Slice", "Transpose")
-_PRODUCTS = {"Conv": "QConv", "Dense": "QDense"}
-_BOUNDS = ("Relu", "Clip")  # activations that are bounds of the codes
+PRODUCTS = {"Conv": "QConv", "Dense": "QDense"}
+BOUNDS = ("Relu", "Clip")  # activations that are bounds of the codes
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class _Quantising:
         self.reals = {*graph.inputs, *graph.constants}
 
     def node(self, node: Node) -> None:
-        if not (node.op in _PRODUCTS and self.product(node)) and not self.move(node):
+        if not (node.op in PRODUCTS and self.product(node)) and not self.move(node):
             self.nodes += [*self.read(node), node]
             self.reals |= set(node.outputs)
 
@@ -126,8 +127,9 @@ class _Quantising:
         ):
             return False
         constants, activation = self.constants(node, w, bias[0] if bias else "")
-        asked = replace(node, op=_PRODUCTS[node.op], activation=activation)
-        if not self.able(self.graph, asked):
+        asked = replace(node, op=PRODUCTS[node.op], activation=activation)
+        fits = sums_fit(constants["i8"], constants["bias"], int(node.op == "Dense"))
+        if not fits or not self.able(self.graph, asked):
             return False
         names = [self.edit.constant(f"{w}_{k}", v) for k, v in constants.items()]
         inputs = (self.code(x), *names)
@@ -141,15 +143,17 @@ class _Quantising:
         remains: bounds become those of the codes."""
         weights = self.graph.constants[w]
         dense = node.op == "Dense"  # [k][n]
-        codes, by = quantise_per_channel(weights.T if dense else weights)
+        real = self.graph.constants[bias].astype(np.float64) if bias else None
+        x = self.scales[node.inputs[0]]
+        codes, by = _weights(weights.T if dense else weights, real, x)
         activation, bounds = node.activation, None
-        if activation and activation.op in _BOUNDS:
+        if activation and activation.op in BOUNDS:
             bounds, activation = activation.args or (0.0, np.inf), None
         made = product_constants(
             codes.T if dense else codes,
             by,
-            self.graph.constants[bias].astype(np.float64) if bias else None,
-            self.scales[node.inputs[0]],
+            real,
+            x,
             self.scales[node.outputs[0]],
             bounds,
             self.scales[node.residual] if node.residual else None,
@@ -178,20 +182,41 @@ class _Quantising:
             self.nodes += self.real(name)
 
 
+def _weights(w: np.ndarray, bias: np.ndarray | None, x: Scale) -> tuple[np.ndarray, np.ndarray]:
+    """Codes, channels first, and scales. Where a channel's weights are so small beside its bias
+    that sums cannot take this at their scale, they get a coarser one."""
+    codes, by = quantise_per_channel(w)
+    if bias is None:
+        return codes, by
+    coarse = np.abs(bias.reshape(-1)) / (_LARGEST_BIAS * x.scale)
+    wider = np.maximum(by, coarse).astype(np.float32)
+    shape = (-1, *(1,) * (w.ndim - 1))
+    again = np.rint(w / wider.reshape(shape).astype(np.float64)).astype(np.int8)
+    return np.where((wider > by).reshape(shape), again, codes), wider
+
+
+def sums_fit(codes: np.ndarray, bias: np.ndarray, channels: int) -> bool:
+    """Does no input make a sum of more than 32 bits? `channels`: which dimension of the codes."""
+    others = tuple(i for i in range(codes.ndim) if i != channels)
+    products = _FARTHEST * np.abs(codes.astype(np.int64)).sum(axis=others)
+    return bool((products + np.abs(bias.astype(np.int64)) <= _INT32).all())
+
+
 def product_constants(
     codes: np.ndarray, by: np.ndarray, bias: np.ndarray | None, x: Scale, y: Scale,
     bounds: Span | None = None, residual: Scale | None = None, activation: bool = False,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """The constant inputs of a QConv or QDense (codegen/ops/quantised.py) by what they are, from
-    codes of weights, their scales `by` per channel and a real bias; `bounds` of the real result."""
+    codes of weights, their scales `by` per channel and a real bias; `bounds` of the real result.
+    A bias beyond 32 bits is as large as can be, which `sums_fit` tells."""
     acc = by.astype(np.float64) * x.scale
-    low, high = (y.code(bounds[0]), y.code(min(bounds[1], _FAR))) if bounds else (LOWEST, HIGHEST)
+    low, high = (y.code(bounds[0]), y.code(bounds[1])) if bounds else (LOWEST, HIGHEST)
     r = residual or Scale(0.0, 0)
     plain = not (activation or residual)
     b = np.zeros(len(by)) if bias is None else np.broadcast_to(bias.reshape(-1), by.shape)
     return {
         "i8": codes,
-        "bias": np.clip(np.rint(b / acc), -_BIAS_LIMIT, _BIAS_LIMIT).astype(np.int32),
+        "bias": np.clip(np.rint(b / acc), -_INT32, _INT32).astype(np.int32),
         "by": (acc / (y.scale if plain else 1.0)).astype(np.float32),
         "zeros": np.array([x.zero, y.zero, low, high, r.zero], np.int32),
         "factors": np.array([1.0 / y.scale, r.scale], np.float32),

@@ -70,7 +70,7 @@ NEAR = 2e-2  # of the largest output: an error beyond is no matter of digits
     default=0,
     type=click.IntRange(0, MOST_CAREFUL),
     help="Leave out kernels that lose digits. 1: those that lose most, Winograd's F(6x6) and "
-    "F(4x4) beyond 3x3, and Strassen; 2: also F(4x4, 3x3). Default: 0, and more where the plan "
+    "7x7, and Strassen; 2: also F(4x4, 3x3). Default: 0, and more where the plan "
     "turns out to be less exact than it must be.",
 )
 @click.option(
@@ -281,9 +281,11 @@ def _check(
 def _cosine(generated: Generated, model: Path, shapes: Shapes, cases: list[Case]) -> float | None:
     """How like the float network's the outputs of a network in int8 are on these inputs, at
     least."""
+    if not cases:
+        return None
     real = Reference(model, shapes)
     pairs = [(interpret(generated.graph, c.inputs), real.run(c.inputs)) for c in cases]
-    return min((difference(a[t], b[t]).cosine for a, b in pairs for t in b), default=None)
+    return min(difference(a[t], b[t]).cosine for a, b in pairs for t in b)
 
 
 def _inexact(results: list[CaseResult]) -> float:

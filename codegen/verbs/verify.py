@@ -7,15 +7,17 @@ from typing import Any
 import click
 from rich.table import Table
 
-from codegen.board import load_board
+from codegen.board import Board, load_board
 from codegen.errors import CodegenError
 from codegen.graph import Graph
-from codegen.pipeline import model_hash
-from codegen.reference import Reference, random_inputs
+from codegen.pipeline import computed_graph, model_hash
+from codegen.reference import Interpreted, Reference, random_inputs
 from codegen.run import pick_runner
 from codegen.threads import check_one_thread
+from codegen.types import DType
 from codegen.verbs.options import (
     ACCEPT_HOST_KEY,
+    CALIBRATION,
     HOST,
     JSON,
     MODEL,
@@ -47,6 +49,7 @@ from codegen.verify import Case, CaseResult, Interface, check_case, load_cases
 @click.option(
     "--layers", is_flag=True, help="Compare after every layer and name the first that diverges."
 )
+@CALIBRATION
 @click.option("--timeout", default=600.0, show_default=True, help="Seconds one run may take.")
 @JSON
 @verbosity
@@ -60,6 +63,7 @@ def verify(
     inputs: Path | None,
     seeds: int | None,
     layers: bool,
+    calibration: Path | None,
     timeout: float,
     as_json: bool,
     quiet: bool,
@@ -69,7 +73,8 @@ def verify(
     MODEL.
 
     Errors are max |y - ref|, the same relative to max |ref|, the largest distance in float32
-    steps (ULP) and the cosine. Pass: relative error of at most 1e-4 for float32. Exit code 1 if
+    steps (ULP) and the cosine. Pass: relative error of at most 1e-4 for float32. A library in int8
+    is compared with integer arithmetic instead, for which its calibration is needed. Exit code 1 if
     a case fails.
     """
     report = _read_report(folder)
@@ -92,9 +97,7 @@ def verify(
     if chosen.name == "virtual":
         check_one_thread(report.get("threads", 1), str(folder))
     interface = Interface.from_dict(report["interface"])
-    reference = Reference(
-        model, report["shapes"], [t.tensor.name for t in interface.traces] if layers else ()
-    )
+    reference = _reference(model, target, report, interface, layers, calibration)
     cases = _cases(interface, inputs, (0 if inputs else 2) if seeds is None else seeds)
     program = folder / "build" / "verify"
     results = [check_case(interface, program, chosen, target, reference, c, timeout) for c in cases]
@@ -103,6 +106,33 @@ def verify(
     else:
         _show(results, console(quiet), layers)
     return 0 if results and all(r.passed for r in results) else 1
+
+
+def _reference(
+    model: Path, board: Board, report: dict[str, Any], interface: Interface, layers: bool,
+    calibration: Path | None,
+) -> Reference | Interpreted:  # fmt: skip
+    """What the library should compute."""
+    in_codes = report.get("dtype") == DType.I8.value
+    if in_codes and layers:
+        raise CodegenError(
+            "--layers", "a library in int8", "libraries in float32 or float16",
+            "leave --layers away",
+        )  # fmt: skip
+    if in_codes != (calibration is not None):
+        raise CodegenError(
+            "--calibration", f"{calibration or 'none'} for a library in {report.get('dtype')}",
+            "a library in int8, and the calibration.json it was built with",
+            "leave it away" if calibration else "name that file",
+        )  # fmt: skip
+    if calibration:
+        graph, _ = computed_graph(
+            model, board, report["shapes"], dtype=DType.I8.value, calibration=calibration
+        )
+        return Interpreted(graph)
+    return Reference(
+        model, report["shapes"], [t.tensor.name for t in interface.traces] if layers else ()
+    )
 
 
 def _read_report(folder: Path) -> dict[str, Any]:
