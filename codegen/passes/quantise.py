@@ -14,6 +14,7 @@ import numpy as np
 
 from codegen.calibration.weights import quantise_per_channel
 from codegen.graph import Graph, Node
+from codegen.ops import OPS
 from codegen.passes.cleanup import drop_dead
 from codegen.passes.edit import Edit
 from codegen.types import DType
@@ -22,6 +23,7 @@ Span = tuple[float, float]
 Able = Callable[[Graph, Node], bool]
 
 LOWEST, HIGHEST = -128, 127
+BITS = 8  # of weights, if nothing else is asked for
 _LARGEST_BIAS = float(1 << 30)  # of 32 bits, which leaves as much to the products
 _INT32 = np.iinfo(np.int32).max
 _FARTHEST = HIGHEST - LOWEST  # of a code from its zero point
@@ -51,11 +53,15 @@ def scale_of(low: float, high: float) -> Scale:
 
 
 def quantise(graph: Graph, spans: Mapping[str, Span], able: Able,
-             keep: frozenset[str] = frozenset()) -> Graph:  # fmt: skip
+             bits: Mapping[str, int] | None = None) -> Graph:  # fmt: skip
     """The optimised graph with int8 wherever `able(graph, node in int8)` says that a kernel
-    computes it and `spans` has what it reads and writes; nodes of `keep` stay float32. Inputs and
-    outputs of the network stay what they are."""
-    run = _Quantising(graph, spans, able, keep)
+    computes it and `spans` has what it reads and writes. Inputs and outputs of the network stay
+    what they are.
+
+    `bits`: the nodes that are computed in int8, by name, with the width of their weights; nodes
+    that cannot be are not. None: all products that can be, with weights of 8 bits, and what moves
+    nothing but codes."""
+    run = _Quantising(graph, spans, able, bits)
     for node in graph.nodes:
         run.node(node)
     run.outputs()
@@ -66,8 +72,9 @@ def quantise(graph: Graph, spans: Mapping[str, Span], able: Able,
 class _Quantising:
     """The graph so far, and under which names its tensors are there as codes and as reals."""
 
-    def __init__(self, graph: Graph, spans: Mapping[str, Span], able: Able, keep: frozenset[str]):
-        self.graph, self.able, self.keep = graph, able, keep
+    def __init__(self, graph: Graph, spans: Mapping[str, Span], able: Able,
+                 bits: Mapping[str, int] | None):  # fmt: skip
+        self.graph, self.able, self.bits = graph, able, bits
         self.edit = Edit(graph)
         self.nodes: list[Node] = []
         self.scales = _scales(graph, spans)
@@ -114,12 +121,16 @@ class _Quantising:
             self.edit.constant(f"{name}_zero", np.array(at.zero, np.int8)),
         )
 
+    def chosen(self, node: Node) -> bool:
+        """May it be in int8?"""
+        return self.bits is None or node.name in self.bits
+
     def product(self, node: Node) -> bool:
         """A convolution or matrix product in integers, if that can be."""
         x, w, *bias = node.inputs
         read = [t for t in (x, node.residual) if t]
         if (
-            node.name in self.keep
+            not self.chosen(node)
             or any(t not in self.graph.constants for t in node.inputs[1:] if t)
             or any(t not in self.scales for t in (*read, *node.outputs))
             or self.graph.tensors[x].dtype != DType.F32
@@ -145,7 +156,8 @@ class _Quantising:
         dense = node.op == "Dense"  # [k][n]
         real = self.graph.constants[bias].astype(np.float64) if bias else None
         x = self.scales[node.inputs[0]]
-        codes, by = _weights(weights.T if dense else weights, real, x)
+        width = (self.bits or {}).get(node.name, BITS)
+        codes, by = _weights(weights.T if dense else weights, real, x, width)
         activation, bounds = node.activation, None
         if activation and activation.op in BOUNDS:
             bounds, activation = activation.args or (0.0, np.inf), None
@@ -162,17 +174,18 @@ class _Quantising:
         return made, activation
 
     def move(self, node: Node) -> bool:
-        """Data that is moved as codes."""
+        """Data that is moved as codes: where that was asked for, or nothing else is there."""
         values = node.inputs if node.op == "Concat" else node.inputs[:1]
+        asked = self.bits is not None and not OPS[node.op].view
         if (
             node.op not in _MOVES
             or node.activation
-            or not all(t in self.codes for t in values)
-            or any(t not in self.scales for t in node.outputs)
+            or not (self.chosen(node) if asked else all(t in self.codes for t in values))
+            or any(t not in self.scales for t in (*values, *node.outputs))
             or not self.able(self.graph, node)
         ):
             return False
-        inputs = (*(self.codes[t] for t in values), *node.inputs[len(values) :])
+        inputs = (*(self.code(t) for t in values), *node.inputs[len(values) :])
         outputs = tuple(self.coded(t) for t in node.outputs)
         self.nodes.append(replace(node, inputs=inputs, outputs=outputs))
         return True
@@ -182,10 +195,12 @@ class _Quantising:
             self.nodes += self.real(name)
 
 
-def _weights(w: np.ndarray, bias: np.ndarray | None, x: Scale) -> tuple[np.ndarray, np.ndarray]:
-    """Codes, channels first, and scales. Where a channel's weights are so small beside its bias
-    that sums cannot take this at their scale, they get a coarser one."""
-    codes, by = quantise_per_channel(w)
+def _weights(
+    w: np.ndarray, bias: np.ndarray | None, x: Scale, bits: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of so many bits, channels first, and scales. Where a channel's weights are so small
+    beside its bias that sums cannot take this at their scale, they get a coarser one."""
+    codes, by = quantise_per_channel(w, bits)
     if bias is None:
         return codes, by
     coarse = np.abs(bias.reshape(-1)) / (_LARGEST_BIAS * x.scale)
@@ -244,6 +259,15 @@ def _scales(graph: Graph, spans: Mapping[str, Span]) -> dict[str, Scale]:
         low, high = joined.get(find(t), (0.0, 0.0))
         joined[find(t)] = min(low, spans[t][0]), max(high, spans[t][1])
     return {t: scale_of(*joined[find(t)]) for t in leader}
+
+
+def bits_of(graph: Graph) -> dict[str, int]:
+    """The nodes that compute or move codes, by name, and the width of their weights."""
+    return {
+        n.name: n.attrs.get("bits", BITS) for n in graph.nodes
+        if n.op != "Quantize" and not OPS[n.op].view
+        and any(graph.tensors[t].dtype == DType.I8 for t in n.outputs if t)
+    }  # fmt: skip
 
 
 def int8_of(graph: Graph, node: Node) -> Graph:
