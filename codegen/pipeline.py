@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from codegen.board import Board
-from codegen.calibration.record import check_calibration, read_calibration
+from codegen.calibration.record import Calibration, check_calibration, read_calibration
 from codegen.emit import emit
 from codegen.errors import CodegenError
 from codegen.graph import Graph
@@ -124,7 +124,7 @@ def _spans(path: Path | None, dtype: str, sha: str, where: str) -> Mapping[str, 
     if (path is None) == (dtype != DType.I8.value):
         if path is None:
             return {}
-        return calibrated_spans(path, sha)
+        return calibration_of(path, sha).spans
     if path is None:
         raise CodegenError(
             where, "i8 without --calibration", "int8 needs the ranges of tensors",
@@ -135,12 +135,11 @@ def _spans(path: Path | None, dtype: str, sha: str, where: str) -> Mapping[str, 
     )
 
 
-def calibrated_spans(path: Path, sha: str) -> dict[str, Span]:
-    """The range of each tensor by the file's method; CodegenError for one of another model."""
-    calibration = read_calibration(path)
-    check_calibration(calibration, sha, str(path))
-    ranges = {t: calibration.range_of(t) for t in calibration.tensors}
-    return {t: (r.low, r.high) for t, r in ranges.items()}
+def calibration_of(path: Path, sha: str) -> Calibration:
+    """The file's content; CodegenError for a calibration of another model."""
+    found = read_calibration(path)
+    check_calibration(found, sha, str(path))
+    return found
 
 
 def _asked(dtype: str, plan: Plan | None, where: str) -> str:
