@@ -256,15 +256,19 @@ def _codes(c: Constants, w: np.ndarray, unit: int) -> Packed:
     return out + ([("factors", factors)] if needed else [])
 
 
-def _code_panels(w: np.ndarray) -> np.ndarray:
-    """[k][n] -> for 4 columns at a time steps of [4][16], the last one as long as what is left."""
+def _code_panels(w: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
+    """[k][n] -> for 4 columns at a time steps of [4][16], or, with a `chain` of pairs of products
+    in 16 bits, of [4][16 chain]; the last one with what is left. In-order tiles
+    (codegen/int8_order.py) read a step more."""
     k, n = w.shape
+    step = 16 * params.get("chain", 1)
     w = np.pad(w, ((0, 0), (0, -n % 4)))
-    ends = [*range(16, k + 1, 16), *([k] if k % 16 else [])]
-    steps = list(zip([0, *ends[:-1]], ends, strict=True))
-    return np.concatenate(
-        [w[a:z, j : j + 4].T.reshape(-1) for j in range(0, w.shape[1], 4) for a, z in steps]
-    )
+    panels = [
+        w[a : a + step, j : j + 4].T.reshape(-1)
+        for j in range(0, w.shape[1], 4) for a in range(0, k, step)
+    ]  # fmt: skip
+    more = np.zeros(4 * step if params.get("in_order") else 0, w.dtype)
+    return np.concatenate([*panels, more])
 
 
 def qconv_panels(c: Constants) -> Packed:
@@ -273,7 +277,7 @@ def qconv_panels(c: Constants) -> Packed:
     d = c.dims
     w = c.inputs[0].reshape(d["m"], d["c"], -1).transpose(2, 1, 0).reshape(-1, d["m"])
     padded = np.pad(w, ((0, -len(w) % c.params.get("step", 1)), (0, 0)))
-    return [("w", _code_panels(padded)), *_codes(c, w, 4)]
+    return [("w", _code_panels(padded, c.params)), *_codes(c, w, 4)]
 
 
 def qconv_taps(c: Constants) -> Packed:
@@ -286,7 +290,7 @@ def qconv_taps(c: Constants) -> Packed:
 
 def qdense_panels(c: Constants) -> Packed:
     """[k][n] of int8 -> panels."""
-    return [("w", _code_panels(c.inputs[0])), *_codes(c, c.inputs[0], 4)]
+    return [("w", _code_panels(c.inputs[0], c.params)), *_codes(c, c.inputs[0], 4)]
 
 
 PACKERS: dict[str, Callable[[Constants], Packed]] = {

@@ -29,12 +29,15 @@ static inline float32x4_t cg_codes_f32x4(const int8_t *x, int32_t zero)
     return vcvtq_f32_s32(vsubq_s32(vmovl_s16(vget_low_s16(wide)), vdupq_n_s32(zero)));
 }
 
-/* 4 times 4 codes, saturated and from low to high. */
-static inline int8x16_t cg_codes_i8x16(int32x4_t a, int32x4_t b, int32x4_t c, int32x4_t d, int32_t low, int32_t high)
+/* 8 numbers saturated to 16 bits. */
+static inline int16x8_t cg_narrow_i16x8(int32x4_t a, int32x4_t b) { return vqmovn_high_s32(vqmovn_s32(a), b); }
+
+/* 16 rounded values to codes: with zeros[1] added, from zeros[2] to zeros[3]. */
+static inline int8x16_t cg_codes_i8x16(int16x8_t a, int16x8_t b, const int32_t *zeros)
 {
-    const int16x8_t x = vqmovn_high_s32(vqmovn_s32(a), b), y = vqmovn_high_s32(vqmovn_s32(c), d);
-    const int8x16_t codes = vqmovn_high_s16(vqmovn_s16(x), y);
-    return vminq_s8(vmaxq_s8(codes, vdupq_n_s8((int8_t)low)), vdupq_n_s8((int8_t)high));
+    const int16x8_t zero = vdupq_n_s16((int16_t)zeros[1]);
+    const int8x16_t codes = vqmovn_high_s16(vqmovn_s16(vqaddq_s16(a, zero)), vqaddq_s16(b, zero));
+    return vminq_s8(vmaxq_s8(codes, vdupq_n_s8((int8_t)zeros[2])), vdupq_n_s8((int8_t)zeros[3]));
 }
 
 /* exp(x), relative error below 2 ulp. x is clamped to [-87.3, 88.3], where the result is a normal number.

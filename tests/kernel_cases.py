@@ -205,10 +205,11 @@ def _transpose_trials(row: Kernel) -> Iterator[Case]:
 
 
 def _qconv_trials(row: Kernel) -> Iterator[Case]:
-    """Pixels around a tile, channels around 4, depths around a step, several blocks; windows that
-    hang over; depthwise blocks of 16 and 8."""
-    for i, w in enumerate(bracket(row.params.get("mr", 4))):
+    """Pixels around a tile, channels around 4 and 16, depths around steps and loops of them,
+    several blocks; windows that hang over; depthwise blocks of 16 and 8."""
+    for i, w in enumerate(bracket(4)):
         yield qconv_case((1, 8 * (1 + i), 1, w), bracket(4)[i], (1, 1))
+        yield qconv_case((1, (144, 152, 160, 200, 328)[i], 1, w), bracket(16)[i], (1, 1))
     yield qconv_case((2, 40, 9, 31), 10, (1, 1), low=-7)
     yield qconv_case((1, 3, 17, 19), 13, (7, 7), pads=(3, 3, 3, 3), strides=(2, 2))
     yield qconv_case((2, 21, 12, 12), 9, (3, 3), pads=(1, 1, 1, 1))
@@ -223,7 +224,7 @@ def _qconv_trials(row: Kernel) -> Iterator[Case]:
 
 
 def _qdense_trials(row: Kernel) -> Iterator[Case]:
-    for n in bracket(4):
+    for n in (*bracket(4), 16, 31):
         for m, k in ((1, 8), (1, 40), (6, 16)):
             yield qdense_case(m, k, n)
     yield qdense_case(107, 512, 19)

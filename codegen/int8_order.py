@@ -1,0 +1,303 @@
+"""In which order a tile of int8 products issues its instructions on a dual-issue in-order core.
+
+A tile is computed in blocks of `rows` pixels x 4 channels, whose sums are in registers. A step
+multiplies up to 16 `chain` codes of a pixel with as many of a channel: SMULL, SMLAL2, SMLAL, ...
+add two products at a time to 16 bits, SADALP adds these up in 32. Four sums take turns, each with a
+register for its 16 bits, so that no instruction waits for the one before; so do the pixels when a
+block is finished. Vectors are loaded in halves as in tile_order.py: `ldr d`, beside another
+instruction `ldr x`, and `ins` beside the next `ldr d`. Loads come some time before their use, each
+into a register whose last value is done with: those of a block's first step while the block before
+is finished, so that the last block of a tile loads a step of weights that nobody needs.
+
+Pointers: x0 to x3 to the pixels, x8 to weights, x11 to biases, x12 to scales, x13 to results; x9
+and x14 count steps and blocks, x10 is on its way to a vector register, x15 holds the depth.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import pairwise, product
+from math import gcd
+
+COLUMNS = 4
+_REGISTERS, _TURNS = 32, 4  # of vectors; sums that take turns
+_LATENCY = 3  # cycles of `ldr x` and `ins`
+_VECTOR, _HALF = 16, 8  # bytes
+_POINTERS = {"w": "x8", "b": "x11", "scale": "x12"}
+_MOST_STEPS = 11  # that are laid out
+_BLOCKS = 4  # that are laid out, for the second to be like all
+_AHEAD = 48  # instructions that a load comes before its use at most
+
+Key = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Int8Order:
+    """Assembly: `begin` once, then for each block `head`, so many `times` `body` of some `steps`,
+    and `tail`."""
+
+    begin: tuple[str, ...]
+    head: tuple[str, ...]
+    body: tuple[str, ...]
+    times: int
+    steps: int
+    tail: tuple[str, ...]
+
+
+@dataclass
+class _Phase:
+    """A step, or the end of a block: instructions with the loaded values that they read, and loads:
+    value -> (register, place, bytes)."""
+
+    code: list[tuple[str, tuple[Key, ...]]] = field(default_factory=list)
+    loads: dict[Key, tuple[int, str, int]] = field(default_factory=dict)
+    # registers that take values of the end of a block -> the instruction that last reads a sum
+    sums: dict[int, int] = field(default_factory=dict)
+
+    def add(self, text: str, *uses: Key) -> None:
+        self.code.append((text, uses))
+
+
+@dataclass(frozen=True)
+class _Load:
+    """`low` and `high`: before which instructions (of all, in order) the halves of a load come."""
+
+    register: int
+    place: str
+    width: int
+    first: int
+    rewind: bool
+    low: int
+    high: int
+
+    @property
+    def waits(self) -> int:
+        """Cycles, about, for which it is waited for: `ins` for `ldr x`, a product for `ins`."""
+        if self.width <= _HALF:
+            return max(0, self.low + _LATENCY + 1 - self.first)
+        return max(0, self.low + _LATENCY - self.high) + max(0, self.high + _LATENCY - self.first)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Registers: the first _TURNS for sums in 16 bits, then those of `sets` of pixels and of
+    `columns` of weights, the last ones for sums."""
+
+    rows: int
+    chain: int
+    sets: int
+    columns: int
+
+    def x(self, step: int, row: int, vector: int) -> int:
+        return _TURNS + (step % self.sets * self.chain + vector) * self.rows + row
+
+    def w(self, step: int, column: int, vector: int) -> int:
+        at = (step * COLUMNS + column) % self.columns
+        return _TURNS + (self.sets * self.rows + at) * self.chain + vector
+
+    def sum(self, row: int, column: int) -> int:
+        return _REGISTERS - (self.rows - row) * COLUMNS + column
+
+    @property
+    def fits(self) -> bool:
+        used = _TURNS + (self.sets * self.rows + self.columns) * self.chain
+        return used + self.rows * COLUMNS <= _REGISTERS
+
+    @property
+    def period(self) -> int:
+        """Steps after which registers are used alike."""
+        return max(self.sets, self.columns // gcd(COLUMNS, self.columns))
+
+
+def widths(depth: int, chain: int) -> list[tuple[int, ...]]:
+    """The vectors of each step of `depth` products, a multiple of 8: bytes."""
+    full, rest = divmod(depth, _VECTOR * chain)
+    tail = (_VECTOR,) * (rest // _VECTOR) + (_HALF,) * (rest % _VECTOR // _HALF)
+    return [(_VECTOR,) * chain] * full + [tail] * bool(tail)
+
+
+@lru_cache(maxsize=64)
+def int8_order(rows: int, depth: int, chain: int = 1, codes: bool = True) -> Int8Order:
+    """The order for blocks of `rows` x 4 sums of `depth` products, a multiple of 8, of which 2
+    `chain` fit in 16 bits: that in which least waits for a load. A block ends with real values
+    rounded to 16 bits, `codes`, 32 bytes from one pixel to the next; or with sums in 32 bits, 64
+    bytes apart."""
+    more = max(depth // (_VECTOR * chain) - _MOST_STEPS, 0) // 2 * 2
+    if more:  # of these steps there are only more
+        order = int8_order(rows, depth - more * _VECTOR * chain, chain, codes)
+        return replace(order, times=order.times + more // order.steps)
+    steps = widths(depth, chain)
+    best: tuple[int, list[_Phase], list[list[_Load]], _Shape] | None = None
+    for gap, early, columns, sets in product(range(6, 0, -1), (0, 8, 20), (8, 4, 2), (2, 1)):
+        shape = _Shape(rows, chain, sets, columns)
+        if not shape.fits:
+            continue
+        block = [_step(shape, s, step) for s, step in enumerate(steps)]
+        block.append(_end(shape, codes))
+        loads = _placed(block * _BLOCKS, len(block), gap, early)
+        if loads is None:
+            continue
+        waits = sum(n.waits for phase in loads[len(block) : 2 * len(block)] for n in phase)
+        if best is None or waits < best[0]:
+            best = waits, block, loads, shape
+        if best[0] == 0:
+            break
+    if best is None:
+        raise AssertionError(f"no order for {rows} rows of {depth} products, {chain} at a time")
+    return _written(best[1], best[2], best[3].period)
+
+
+def _step(shape: _Shape, s: int, step: tuple[int, ...]) -> _Phase:
+    out = _Phase()
+    pairs = [(i, j) for j in range(COLUMNS) for i in range(shape.rows)]
+    for g in range(0, len(pairs), _TURNS):
+        turn = list(enumerate(pairs[g : g + _TURNS]))
+        for v, width in enumerate(step):
+            for half in range(width // _HALF):
+                opcode = ("smlal" if v or half else "smull") + "2" * half
+                lanes = "16b" if half else "8b"
+                for t, (i, j) in turn:
+                    x, w = shape.x(s, i, v), shape.w(s, j, v)
+                    text = f"{opcode} v{t}.8h, v{x}.{lanes}, v{w}.{lanes}"
+                    out.add(text, ("x", i, v), ("w", j, v))
+        for t, (i, j) in turn:
+            out.add(f"{'sadalp' if s else 'saddlp'} v{shape.sum(i, j)}.4s, v{t}.8h")
+    for v, width in enumerate(step):
+        for i in range(shape.rows):
+            out.loads["x", i, v] = shape.x(s, i, v), f"x{i}", width
+        for j in range(COLUMNS):
+            out.loads["w", j, v] = shape.w(s, j, v), "w", width
+    return out
+
+
+def _end(shape: _Shape, codes: bool) -> _Phase:
+    """Sums of lanes, biases, and what makes reals of them, for all pixels in turn."""
+    out, rows = _Phase(), range(shape.rows)
+    first = [shape.sum(i, 0) for i in rows]
+    for j in (0, 2):
+        for i in rows:
+            a = shape.sum(i, j)
+            out.add(f"addp v{a}.4s, v{a}.4s, v{a + 1}.4s")
+            out.sums[a + 1] = len(out.code) - 1
+    for r in first:
+        out.add(f"addp v{r}.4s, v{r}.4s, v{r + 2}.4s")
+    bias, scale = shape.sum(0, 1), shape.sum(0, 3)
+    out.loads["b",] = bias, "b", _VECTOR
+    for r in first:
+        out.add(f"add v{r}.4s, v{r}.4s, v{bias}.4s", ("b",))
+    if codes:
+        out.loads["scale",] = scale, "scale", _VECTOR
+        for r in first:
+            out.add(f"scvtf v{r}.4s, v{r}.4s")
+        for r in first:
+            out.add(f"fmul v{r}.4s, v{r}.4s, v{scale}.4s", ("scale",))
+        for r in first:
+            out.add(f"fcvtns v{r}.4s, v{r}.4s")
+        for r in first:
+            out.add(f"sqxtn v{r}.4h, v{r}.4s")
+    for i, r in enumerate(first):
+        out.add(f"str d{r}, [x13, #{32 * i}]" if codes else f"str q{r}, [x13, #{64 * i}]")
+    out.add(f"add x13, x13, #{8 if codes else 16}")
+    return out
+
+
+def _placed(phases: list[_Phase], length: int, gap: int, early: int) -> list[list[_Load]] | None:
+    """Where all loads of each phase are made, `gap` instructions apart, those of w so much `early`;
+    None where one would come too late. Blocks have `length` phases."""
+    held: dict[int, int] = {}  # register -> last use of its value
+    base, before = 0, -gap
+    size = sum(len(p.code) for p in phases[:length])
+    at: list[tuple[int, _Load]] = []
+    for n, phase in enumerate(phases):
+        uses = _uses(phase, base)
+        held |= {r: base + p for r, p in phase.sums.items()}
+        for key in sorted(phase.loads, key=lambda k: uses[k][0] - early * (k[0] == "w")):
+            register, place, width = phase.loads[key]
+            first, last = uses[key]
+            low = max(before + gap, first - _AHEAD, held.get(register, -1) + 1)
+            rewind = n % length == 0 and key[0] == "x" and key[2] == 0
+            at.append((n, _Load(register, place, width, first, rewind, low, low)))
+            held[register], before = last, low
+        base += len(phase.code)
+    out: list[list[_Load]] = [[] for _ in phases]
+    for (n, load), (_, after) in pairwise([*at, (0, replace(at[-1][1], low=base))]):
+        high = load.low
+        if load.width > _HALF:
+            high = min(after.low, max(load.first - _LATENCY, load.low + 1))
+        late = high > load.first or (load.width > _HALF and high <= load.low)
+        begun = load.rewind and load.low >= n // length * size  # too late to move the pointer back
+        if n >= length and (late or begun):
+            return None
+        out[n].append(replace(load, high=high))
+    alike = all(
+        (a.low + size, a.high + size) == (b.low, b.high)
+        for first, second in zip(out[length : 2 * length], out[2 * length :], strict=False)
+        for a, b in zip(first, second, strict=True)
+    )
+    return out[: 3 * length] if alike else None
+
+
+def _uses(phase: _Phase, base: int) -> dict[Key, tuple[int, int]]:
+    """First and last instruction that reads a loaded value."""
+    out: dict[Key, tuple[int, int]] = {}
+    for p, (_, keys) in enumerate(phase.code):
+        for k in keys:
+            out[k] = out.get(k, (base + p,))[0], base + p
+    return out
+
+
+def _written(block: list[_Phase], loads: list[list[_Load]], period: int) -> Int8Order:
+    """The second block, with equal steps as one loop, and what must be loaded before the first."""
+    size = sum(len(p.code) for p in block)
+    begin: list[str] = []
+    before: dict[int, list[str]] = {}
+    beside: dict[int, str] = {}
+    for n in (n for phase in loads for n in phase):
+        pointer, inside = _POINTERS.get(n.place, n.place), size <= n.low < 2 * size
+        low, high = f"ldr d{n.register}, [{pointer}], #8", f"ins v{n.register}.d[1], x10"
+        split = n.width > _HALF
+        needed = size <= n.first < 2 * size  # by the second block
+        if needed and n.low < size:
+            whole = split and n.high < size
+            begin.append(f"ldr q{n.register}, [{pointer}], #16" if whole else low)
+            begin += [f"ldr x10, [{pointer}], #8"] * (split and not whole)
+        if inside:
+            back = [f"sub {pointer}, {pointer}, x15"] * n.rewind
+            before.setdefault(n.low, [])[:0] = [*back, low]
+            if split:
+                beside[n.low] = f"ldr x10, [{pointer}], #8"
+        if split and size <= n.high < 2 * size:
+            before.setdefault(n.high, []).append(high)
+    parts, at = [], size
+    for phase in block:
+        parts.append(tuple(_phase(phase, at, before, beside)))
+        at += len(phase.code)
+    first, times = _loop(parts, period)
+    if len(parts) > _MOST_STEPS and not times:
+        raise AssertionError(f"{len(parts)} steps without a loop")
+    end = first + times * period
+    cuts = parts[:first], parts[first : min(first + period, end)], parts[end:]
+    head, body, tail = (tuple(t for p in c for t in p) for c in cuts)
+    return Int8Order(tuple(begin), head, body, times, period, tail)
+
+
+def _phase(
+    phase: _Phase, at: int, before: dict[int, list[str]], beside: dict[int, str]
+) -> Iterator[str]:
+    """Its instructions, the first one being number `at`, with loads between them."""
+    for p, (text, _) in enumerate(phase.code, at):
+        yield from before.get(p, ())
+        yield text
+        if p in beside:
+            yield beside[p]
+
+
+def _loop(parts: list[tuple[str, ...]], period: int) -> tuple[int, int]:
+    """(first, times) of equal `period` parts, wherever a loop saves most."""
+    best = (0, 0, 0)
+    for a in range(len(parts)):
+        n = 1
+        while parts[a + n * period : a + (n + 1) * period] == parts[a : a + period]:
+            n += 1
+        best = max(best, ((n - 1) * period, -a, n if n > 1 else 0))
+    return -best[1], best[2]
