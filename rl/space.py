@@ -148,6 +148,12 @@ def careful(space: Space, level: int) -> Space:
     return replace(space, stages=tuple(stages))
 
 
+def in_floats(space: Space) -> Space:
+    """The same without int8."""
+    stages = [replace(s, actions=tuple(a for a in s.actions if not a.bits)) for s in space.stages]
+    return replace(space, stages=tuple(stages))
+
+
 def _nothing(graph: Graph, node: Node, board: Board, table: Table) -> CodegenError:
     """Why no candidate is left; the first failure, if there is one, says most."""
     found = table.layers.get(signature_of(graph, node).key, {})

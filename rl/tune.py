@@ -45,7 +45,7 @@ from rl.network import Bench, EndToEnd
 from rl.pareto import Point, front
 from rl.request import Request
 from rl.reward import Goal
-from rl.space import Space, build_space, careful
+from rl.space import Space, build_space, careful, in_floats
 from rl.table import Table
 from rl.walk import Walk
 
@@ -138,6 +138,8 @@ def tune(request: Request, tools: Tools) -> Tuned:
     first = [(agent.name, as_plan(space, found.choices)), ("exact", as_plan(space, best.choices)),
              ("greedy", as_plan(space, greedy.choices)),
              *((name, bare(plan)) for name, plan in defaults.items())]  # fmt: skip
+    if codes and (single := optimum(Walk(in_floats(space)), replace(goal, loss_price=0.0))):
+        first.append(("exact in float32", as_plan(in_floats(space), single.choices)))
 
     def propose(table: Table) -> Iterator[tuple[str, Plan]]:
         learnt = build_space(graph, request.board, table, codes)

@@ -221,7 +221,8 @@ def test_from_data_to_a_plan_of_both_types(prepared, tmp_path):
     told = json.loads(CliRunner().invoke(cli, args, catch_exceptions=False).stdout)
     chosen, finalists = told["chosen"], told["finalists"]
     by_name = {n: f for f in finalists for n in f["names"]}
-    assert {"default", "default in int8", "exact"} <= set(by_name)
+    assert {"default", "default in int8", "exact", "exact in float32"} <= set(by_name)
+    assert "int8_layers" not in by_name["exact in float32"]
     kept = [f for f in finalists if f["cosine"] >= 0.98]
     assert chosen["measured_ms"] == min(f["measured_ms"] for f in kept)
     assert chosen["cosine"] >= 0.98
