@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from codegen.calibration.weights import quantise_per_channel
-from codegen.graph import Graph, Node
+from codegen.graph import EMPTY, Graph, Node
+from codegen.ops.quantised import BITS
 from codegen.passes.cleanup import drop_dead
 from codegen.passes.edit import Edit
 from codegen.types import DType
@@ -51,11 +52,13 @@ def scale_of(low: float, high: float) -> Scale:
 
 
 def quantise(graph: Graph, spans: Mapping[str, Span], able: Able,
-             keep: frozenset[str] = frozenset()) -> Graph:  # fmt: skip
+             keep: frozenset[str] = frozenset(),
+             bits: Mapping[str, int] = EMPTY) -> Graph:  # fmt: skip
     """The optimised graph with int8 wherever `able(graph, node in int8)` says that a kernel
-    computes it and `spans` has what it reads and writes; nodes of `keep` stay float32. Inputs and
-    outputs of the network stay what they are."""
-    run = _Quantising(graph, spans, able, keep)
+    computes it and `spans` has what it reads and writes; nodes of `keep` stay float32. `bits`: of
+    the weights of a node, 2 to 8 by its name, 8 for those that it does not have. Inputs and outputs
+    of the network stay what they are."""
+    run = _Quantising(graph, spans, able, keep, bits)
     for node in graph.nodes:
         run.node(node)
     run.outputs()
@@ -66,8 +69,11 @@ def quantise(graph: Graph, spans: Mapping[str, Span], able: Able,
 class _Quantising:
     """The graph so far, and under which names its tensors are there as codes and as reals."""
 
-    def __init__(self, graph: Graph, spans: Mapping[str, Span], able: Able, keep: frozenset[str]):
-        self.graph, self.able, self.keep = graph, able, keep
+    def __init__(
+        self, graph: Graph, spans: Mapping[str, Span], able: Able, keep: frozenset[str],
+        bits: Mapping[str, int],
+    ):  # fmt: skip
+        self.graph, self.able, self.keep, self.bits = graph, able, keep, bits
         self.edit = Edit(graph)
         self.nodes: list[Node] = []
         self.scales = _scales(graph, spans)
@@ -127,7 +133,8 @@ class _Quantising:
         ):
             return False
         constants, activation = self.constants(node, w, bias[0] if bias else "")
-        asked = replace(node, op=PRODUCTS[node.op], activation=activation)
+        attrs = {**node.attrs, "bits": self.bits.get(node.name, BITS)}
+        asked = replace(node, op=PRODUCTS[node.op], activation=activation, attrs=attrs)
         fits = sums_fit(constants["i8"], constants["bias"], int(node.op == "Dense"))
         if not fits or not self.able(self.graph, asked):
             return False
@@ -145,7 +152,9 @@ class _Quantising:
         dense = node.op == "Dense"  # [k][n]
         real = self.graph.constants[bias].astype(np.float64) if bias else None
         x = self.scales[node.inputs[0]]
-        codes, by = _weights(weights.T if dense else weights, real, x)
+        codes, by = _weights(
+            weights.T if dense else weights, real, x, self.bits.get(node.name, BITS)
+        )
         activation, bounds = node.activation, None
         if activation and activation.op in BOUNDS:
             bounds, activation = activation.args or (0.0, np.inf), None
@@ -182,10 +191,12 @@ class _Quantising:
             self.nodes += self.real(name)
 
 
-def _weights(w: np.ndarray, bias: np.ndarray | None, x: Scale) -> tuple[np.ndarray, np.ndarray]:
-    """Codes, channels first, and scales. Where a channel's weights are so small beside its bias
-    that sums cannot take this at their scale, they get a coarser one."""
-    codes, by = quantise_per_channel(w)
+def _weights(
+    w: np.ndarray, bias: np.ndarray | None, x: Scale, bits: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of so many bits, channels first, and scales. Where a channel's weights are so small
+    beside its bias that sums cannot take this at their scale, they get a coarser one."""
+    codes, by = quantise_per_channel(w, bits)
     if bias is None:
         return codes, by
     coarse = np.abs(bias.reshape(-1)) / (_LARGEST_BIAS * x.scale)
