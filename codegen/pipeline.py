@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from codegen.board import Board
-from codegen.calibration.record import check_calibration, read_calibration
+from codegen.calibration.record import Calibration, check_calibration, read_calibration
 from codegen.emit import emit
 from codegen.errors import CodegenError
 from codegen.graph import Graph
@@ -17,7 +17,7 @@ from codegen.onnx_import import import_onnx
 from codegen.order import node_of
 from codegen.packed_size import weights_limit
 from codegen.passes import optimise
-from codegen.passes.quantise import Span
+from codegen.passes.quantise import Span, bits_of
 from codegen.plan import Plan, check_plan, read_plan
 from codegen.precision import check_dtype, compute_in, own_dtype
 from codegen.schedule import lower
@@ -74,7 +74,8 @@ def generate(
     given = read_plan(plan_file) if plan_file else None
     asked = _asked(dtype, given, str(plan_file))
     where = str(plan_file) if given else "--dtype"
-    graph, chosen = computed_graph(model, board, shapes, name, asked, where, calibration)
+    bits = given.bits if given else None
+    graph, chosen = computed_graph(model, board, shapes, name, asked, where, calibration, bits)
     sha = model_hash(model, shapes)
     if given and max_weights:
         raise CodegenError(
@@ -106,25 +107,24 @@ def computed_graph(
     dtype: str = "",
     where: str = "--dtype",
     calibration: Path | None = None,
+    bits: Mapping[str, int] | None = None,
 ) -> tuple[Graph, str]:
     """The optimised graph in the element type in which it is computed, and that type: `dtype`, of
-    which `where` tells, or int8 with a `calibration`, or the model's own. CodegenError for a type
-    that the board does not compute, and for int8 without a calibration of this model."""
+    which `where` tells, or int8 with a `calibration`, or the model's own; `bits`: which nodes are
+    in int8 (passes/quantise.py). CodegenError for a type that the board does not compute, and for
+    int8 without a calibration of this model."""
     imported = import_onnx(model, shapes, name)
     chosen = dtype or (DType.I8.value if calibration else own_dtype(imported))
     check_dtype(chosen, board, where if dtype else str(model))
     spans = _spans(calibration, chosen, model_hash(model, shapes), where)
-    return compute_in(imported, chosen, board, optimise, spans), chosen
+    return compute_in(imported, chosen, board, optimise, spans, bits), chosen
 
 
 def _spans(path: Path | None, dtype: str, sha: str, where: str) -> Mapping[str, Span]:
     if (path is None) == (dtype != DType.I8.value):
         if path is None:
             return {}
-        calibration = read_calibration(path)
-        check_calibration(calibration, sha, str(path))
-        ranges = {t: calibration.range_of(t) for t in calibration.tensors}
-        return {t: (r.low, r.high) for t, r in ranges.items()}
+        return calibration_of(path, sha).spans
     if path is None:
         raise CodegenError(
             where, "i8 without --calibration", "int8 needs the ranges of tensors",
@@ -133,6 +133,13 @@ def _spans(path: Path | None, dtype: str, sha: str, where: str) -> Mapping[str, 
     raise CodegenError(
         "--calibration", f"{path} beside {dtype}", "ranges are for int8", "leave out one of them"
     )
+
+
+def calibration_of(path: Path, sha: str) -> Calibration:
+    """The file's content; CodegenError for a calibration of another model."""
+    found = read_calibration(path)
+    check_calibration(found, sha, str(path))
+    return found
 
 
 def _asked(dtype: str, plan: Plan | None, where: str) -> str:
@@ -155,7 +162,11 @@ def finish(graph: Graph, plan: Plan, board: Board, model_name: str) -> Generated
     order = tuple(dict.fromkeys(n for n in named if n in plan.nodes))
     order += tuple(n for n in plan.nodes if n not in order)  # nodes that became views cost no step
     moved = {s.name: s.kernel.name for s in program.steps if s.op == "Transpose"}
-    nodes = {n: replace(c, kernel=moved.get(n, c.kernel)) for n, c in plan.nodes.items()}
+    bits = bits_of(graph) if plan.dtype == DType.I8.value else {}
+    nodes = {
+        n: replace(c, kernel=moved.get(n, c.kernel), bits=bits.get(n, 0))
+        for n, c in plan.nodes.items()
+    }
     plan = replace(
         plan,
         nodes=nodes,

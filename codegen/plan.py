@@ -20,6 +20,7 @@ from codegen.ops import OPS
 from codegen.threads import check_threads
 
 SCHEMA = 1
+WIDTHS = (8, 7, 6, 5, 4)  # of weights in int8, bits
 _TYPES = {
     "model_sha256": str, "board": str, "nodes": dict, "order": list, "conversions": list,
     "predicted": dict, "dtype": str,
@@ -29,22 +30,26 @@ _TYPES = {
 @dataclass(frozen=True)
 class Choice:
     """One node's kernel; `layout` says how its tensors of rank >= 3 lie in memory. `group` names
-    the nodes that the kernel computes together, this one first (codegen/groups.py)."""
+    the nodes that the kernel computes together, this one first (codegen/groups.py). `bits`: of the
+    weights of a node that is computed in int8 in a network of floats; 0 for all others."""
 
     kernel: str
     layout: str
     group: tuple[str, ...] = ()
+    bits: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The entry in the file."""
         group = {"group": list(self.group)} if self.group else {}
-        return {"kernel": self.kernel, "layout": self.layout, **group}
+        bits = {"bits": self.bits} if self.bits else {}
+        return {"kernel": self.kernel, "layout": self.layout, **group, **bits}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A decision for every node that needs a kernel, by node name after the passes. `dtype`: f32 or
-    f16, in which the network is computed; nodes of f16 have casts among them."""
+    """A decision for every node that needs a kernel, by node name after the passes. `dtype`: f32,
+    f16 or i8, in which the network is computed; nodes of f16 have casts among them. In a plan of i8
+    the nodes with `bits` are in int8, with Quantize and Dequantize where they meet others."""
 
     board: str
     model_sha256: str
@@ -85,6 +90,11 @@ class Plan:
     def groups(self) -> dict[str, tuple[str, ...]]:
         """The groups by the name of their first node."""
         return {n: c.group for n, c in self.nodes.items() if c.group}
+
+    @property
+    def bits(self) -> dict[str, int]:
+        """The nodes in int8, with the width of their weights."""
+        return {n: c.bits for n, c in self.nodes.items() if c.bits}
 
     @property
     def sha256(self) -> str:
@@ -182,15 +192,18 @@ def _choice(where: str, name: str, entry: Any) -> Choice:
     group = entry.get("group", []) if isinstance(entry, dict) else None
     if (
         not isinstance(entry, dict)
-        or set(entry) - {"kernel", "layout", "group"}
+        or set(entry) - {"kernel", "layout", "group", "bits"}
         or not isinstance(entry.get("kernel"), str)
         or not isinstance(group, list)
         or not all(isinstance(n, str) for n in group)
+        or type(entry.get("bits", 0)) is not int
+        or entry.get("bits", 0) not in (0, *WIDTHS)
     ):
         raise CodegenError(
             where,
             f"entry of node {name!r} is {entry!r}",
-            'it needs {"kernel": ..., "layout": ...} and may have {"group": [names of nodes]}',
+            'it needs {"kernel": ..., "layout": ...} and may have {"group": [names of nodes]} and, '
+            f'in int8, {{"bits": {WIDTHS[-1]} to {WIDTHS[0]}}}',
             "fix the entry",
         )
     layout = entry.get("layout", "nchw")
@@ -201,7 +214,7 @@ def _choice(where: str, name: str, entry: Any) -> Choice:
             f"layouts: {', '.join(LAYOUTS)}",
             "name one",
         )
-    return Choice(entry["kernel"], layout, tuple(group))
+    return Choice(entry["kernel"], layout, tuple(group), entry.get("bits", 0))
 
 
 def check_plan(

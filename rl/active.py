@@ -19,6 +19,7 @@ from codegen.pricing import plan_parts
 from codegen.schedule import lower
 from codegen.signature import Signature
 from rl.assignment import plan_of
+from rl.codes import Codes
 from rl.exact import optimum
 from rl.guess import filled, row_of
 from rl.space import build_space
@@ -50,17 +51,19 @@ def select(
     known: Table,
     measure: Measure,
     settings: Active = DEFAULT,
+    codes: Codes | None = None,
 ) -> Table:
     """Measure what may matter, starting from what is `known`; the table of all that was measured
     (guesses left out)."""
     for _ in range(settings.rounds):
         hopeful = filled(known, formula, settings.doubt)
-        walk = Walk(build_space(graph, board, hopeful))
+        walk = Walk(build_space(graph, board, hopeful, codes))
         best = optimum(walk)
         if best is None:
             return known
-        missing = _missing(graph, board, plan_of(walk.space, best.choices, ""), hopeful, known,
-                           settings.wide)  # fmt: skip
+        plan = plan_of(walk.space, best.choices, "")
+        network = codes.graph_for(plan.bits) if codes else graph
+        missing = _missing(network, board, plan, hopeful, known, settings.wide)
         if not missing:
             return known
         before, known = known, measure(missing)

@@ -1,11 +1,13 @@
 """A walk's choices as a plan, a plan's as choices, and what they cost by the table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from codegen.plan import Choice, Plan
 from codegen.precision import own_dtype
-from rl.space import Space
+from codegen.types import DType
+from rl.codes import cast_name
+from rl.space import Read, Space
 from rl.walk import Walk
 
 Choices = tuple[int, ...]  # an action per stage; -1 where there is nothing to decide
@@ -66,17 +68,31 @@ def repaired(walk: Walk, wanted: Sequence[int]) -> Choices:
 
 def plan_of(space: Space, choices: Choices, model_sha256: str, dtype: str = "") -> Plan:
     """The plan that the choices are; `dtype`: in which type it computes, where the network's own
-    tensors do not say it."""
+    tensors do not say it. Nodes in int8 make it a plan of i8."""
     nodes = {}
     for stage, action in zip(space.stages, choices, strict=True):
         if action >= 0:
             a = stage.actions[action]
-            nodes[stage.name] = Choice(a.kernel, a.layout, a.group)
+            nodes[stage.name] = Choice(a.kernel, a.layout, a.group, a.bits)
+    if any(c.bits for c in nodes.values()):
+        nodes |= {cast_name(t): Choice(space.casts[t, at].kernel, at, bits=0)
+                  for t, at in _casts(Walk(space), choices)}  # fmt: skip
+        dtype = DType.I8.value
     return Plan(space.board.name, model_sha256, nodes, dtype=dtype or own_dtype(space.graph))
 
 
+def _casts(walk: Walk, choices: Choices) -> Iterator[Read]:
+    """What becomes codes, or is made of them, and in which layout."""
+    state = walk.start
+    for i, action in enumerate(choices):
+        move = walk.move(i, state, action)
+        yield from move.casts
+        state = move.next
+
+
 def choices_of(space: Space, plan: Plan) -> Choices | None:
-    """The choices that a plan is; None where it takes a candidate that the space has not."""
+    """The choices that a plan is; None where it takes a candidate that the space has not. Casts
+    are taken as the table has them."""
     inside = {n for group in plan.groups.values() for n in group[1:]}
     out = []
     for stage in space.stages:
@@ -86,7 +102,7 @@ def choices_of(space: Space, plan: Plan) -> Choices | None:
         c = plan.nodes[stage.name]
         found = [
             i for i, a in enumerate(stage.actions)
-            if (a.kernel, a.layout, a.group) == (c.kernel, c.layout, c.group)
+            if (a.kernel, a.layout, a.group, a.bits) == (c.kernel, c.layout, c.group, c.bits)
         ]  # fmt: skip
         if not found:
             return None

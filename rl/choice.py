@@ -4,6 +4,7 @@ from codegen.board import Board
 from codegen.errors import CodegenError
 from rl.finalists import Contest, Finalist
 from rl.limits import Limits
+from rl.network import EndToEnd
 
 
 def choose(contest: Contest, limits: Limits, board: Board, unit: str) -> Finalist:
@@ -28,7 +29,8 @@ def choose(contest: Contest, limits: Limits, board: Board, unit: str) -> Finalis
             "limits",
             f"the fastest plan found takes {milliseconds(m.cost, unit, board):.3f} "
             f"ms, {m.arena_bytes} bytes of arena and {m.flash_bytes} of flash{off}",
-            "plans within --max-latency, --max-arena, --max-flash and --max-error together",
+            "plans within --max-latency, --max-arena, --max-flash, --max-error, "
+            "--max-accuracy-drop and --min-cosine together",
             "allow more",
         )
     return min(kept, key=lambda f: f.measured.cost)
@@ -47,6 +49,18 @@ def objection(finalist: Finalist, limits: Limits, board: Board, unit: str) -> st
     if limits.error and (m.max_rel_error is None or m.max_rel_error > limits.error):
         off = "unknown" if m.max_rel_error is None else f"{m.max_rel_error:.3g}"
         return f"its max_rel_error of {off} is above --max-error {limits.error:g}"
+    return inaccurate(m, limits) if limits.judged else ""
+
+
+def inaccurate(m: EndToEnd, limits: Limits) -> str:
+    """The first limit on accuracy that a plan exceeds, and by what; empty where it keeps them."""
+    if m.scores is None:
+        return "its accuracy is unknown"
+    if limits.drop is not None and m.scores["top1 lost"] > limits.drop:
+        lost = m.scores["top1 lost"]
+        return f"it loses {lost:.2%} of top-1, above --max-accuracy-drop {limits.drop:.2%}"
+    if m.scores["cosine"] < limits.cosine:
+        return f"its cosine of {m.scores['cosine']:.6f} is below --min-cosine {limits.cosine:g}"
     return ""
 
 

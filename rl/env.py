@@ -10,22 +10,24 @@ import numpy as np
 
 from codegen.layer import layer_of
 from codegen.ops import OPS
+from codegen.types import DType
 from rl.assignment import Choices
+from rl.codes import coded
 from rl.decisions import Decisions, Place
 from rl.reward import LATENCY, Goal, reward
 from rl.walk import Held, Walk
 
 _EDGES = 4  # incoming tensors that the observation describes
-_PER_EDGE = 4  # nchw, nhwc, copied, elements
+_PER_EDGE = 5  # nchw, nhwc, copied, codes of int8, bytes
 _LAYER = 8
 _NOT_AN_ACTION = -1.0  # the reward for an action that the mask forbids; it ends nothing
 
 
 class PlanEnv(gymnasium.Env):
-    """Observation: `_LAYER` numbers of the layer, then for each of four incoming tensors its layout
-    and size, all about 0 to 1. An action that the mask forbids is punished and replaced by the
-    worst that it allows, so that agents without masks can learn, too. After the last step `info`
-    has `cost` (the goal's value) and `choices`."""
+    """Observation: `_LAYER` numbers of the layer, then for each of four incoming tensors its
+    layout, type and size, all about 0 to 1. An action that the mask forbids is punished and
+    replaced by the worst that it allows, so that agents without masks can learn, too. After the
+    last step `info` has `cost` (the goal's value) and `choices`."""
 
     metadata: dict[str, Any] = {"render_modes": []}
 
@@ -100,20 +102,21 @@ class PlanEnv(gymnasium.Env):
         place = self._place
         if place is None:
             return out
-        graph = self.walk.space.graph
+        tensors = self.walk.tensors
         out[:_LAYER] = self._features[place.stage]
         held = dict(self.walk.state(place.stage, place.state))
         limit = self.goal.max_held or self.walk.space.board.ram_bytes
-        used = sum(graph.tensors[t].bytes for t, h in held.items() if isinstance(h, Held))
+        used = sum(tensors[t].bytes for t, h in held.items() if isinstance(h, Held))
         out[_LAYER - 1] = min(1.0, used / limit) if limit else 0.0
-        reads = [t for t in dict.fromkeys(self.walk.stages[place.stage].node.reads) if t in held]
+        names = dict.fromkeys(self.walk.stages[place.stage].node.reads)
+        reads = [f for t in names for f in (t, coded(t)) if f in held]
         for i, tensor in enumerate(reads[:_EDGES]):
             h = held[tensor]
             if isinstance(h, Held):
                 at = _LAYER + i * _PER_EDGE
                 out[at : at + _PER_EDGE] = (
                     h.layout == "nchw" or h.copy > 0, h.layout == "nhwc" or h.copy > 0,
-                    h.copy / 2, _log(graph.tensors[tensor].bytes, 1e9),
+                    h.copy / 2, tensors[tensor].dtype == DType.I8, _log(tensors[tensor].bytes, 1e9),
                 )  # fmt: skip
         return np.clip(out, 0.0, 1.0)
 

@@ -40,6 +40,7 @@ def explain(walk: Walk, choices: Choices, ms: float) -> list[dict[str, Any]]:
             "kernel": chosen.kernel,
             "layout": chosen.layout,
             "group": list(chosen.group),
+            **_type(chosen),
             "layer_ms": _round(base[i].layer * ms),
             "conversions_ms": _round(base[i].conversion * ms),
             "scratch_bytes": base[i].scratch,
@@ -63,12 +64,19 @@ def _alternative(
         "kernel": action.kernel,
         "layout": action.layout,
         "group": list(action.group),
+        **_type(action),
         "layer_ms": _round(layer * ms),
         "conversions_ms": _round(moved * ms),
         "plan_ms": _round(slower * ms),
         "scratch_bytes": changed[i].scratch,
         "flash_bytes": changed[i].flash,
     }
+
+
+def _type(action: Action) -> dict[str, Any]:
+    """Of a layer in int8: the width of its weights, and what the outputs lose by it."""
+    loss = action.loss if action.loss < float("inf") else None
+    return {"bits": action.bits, "loss": loss} if action.bits else {}
 
 
 def _why(own: float, best: Mapping[str, Any] | None) -> str:
@@ -84,7 +92,7 @@ def _why(own: float, best: Mapping[str, Any] | None) -> str:
         )
     return (
         f"{best['kernel']} {best['layout']} takes {best['layer_ms']:.4f} ms but "
-        f"{best['conversions_ms']:.4f} ms more of layout changes"
+        f"{best['conversions_ms']:.4f} ms more of changes of layout and type"
     )
 
 

@@ -1,7 +1,8 @@
 """What the network says of its tensors, whatever the plan is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from rl.codes import other_form
 from rl.space import Space
 
 
@@ -18,7 +19,7 @@ class Facts:
 
 
 def facts_of(space: Space) -> dict[str, Facts]:
-    """By tensor, constants left out."""
+    """By tensor and codes of one, constants left out."""
     graph = space.graph
     last: dict[str, int] = {}
     reads: dict[str, int] = {}
@@ -30,8 +31,14 @@ def facts_of(space: Space) -> dict[str, Facts]:
             if stage.node.op == "Concat":
                 joined.add(tensor)
     given = {*graph.inputs, *graph.outputs}
-    return {
+    out = {
         t.name: Facts(last.get(t.name, -1), reads.get(t.name, 0) == 1, t.name in joined,
                       t.name in graph.outputs, t.name in given, t.bytes)
         for t in graph.tensors.values() if t.name not in graph.constants
     }  # fmt: skip
+    for codes in space.codes.tensors.values() if space.codes else ():
+        # whoever reads the tensor may read its codes; the caller gets what is made of them
+        f = out[other_form(codes.name)]
+        out[codes.name] = replace(f, given=False, output=False, bytes=codes.bytes,
+                                  alone=f.alone and not f.output)  # fmt: skip
+    return out

@@ -9,6 +9,7 @@ from codegen.order import node_of
 from codegen.pipeline import Generated, finish
 from codegen.plan import Plan
 from codegen.pricing import plan_parts
+from rl.codes import Codes
 from rl.correction import Observation, corrected, observe, predicted, without
 from rl.network import Bench, EndToEnd, measure_network
 from rl.table import Table
@@ -34,8 +35,9 @@ class Finalist:
 
 @dataclass
 class Contest:
-    """Finalists so far, by the plan's identity; `table` is the one that was measured in phase 1,
-    without candidates that turned out wrong. `wrong` lists those."""
+    """Finalists so far, by the plan's identity; with `codes` plans may be in int8. `table` is the
+    one that was measured in phase 1, without candidates that turned out wrong. `wrong` lists
+    those."""
 
     graph: Graph
     bench: Bench
@@ -44,6 +46,11 @@ class Contest:
     finalists: dict[str, Finalist] = field(default_factory=dict)
     seen: list[Observation] = field(default_factory=list)
     wrong: list[dict[str, str]] = field(default_factory=list)
+    codes: Codes | None = None
+
+    def network(self, plan: Plan) -> Graph:
+        """The network that a plan is for."""
+        return self.codes.graph_for(plan.bits) if self.codes else self.graph
 
     def enter(self, name: str, plan: Plan) -> bool:
         """Measure a plan, unless it was; whether it is new."""
@@ -55,7 +62,7 @@ class Contest:
                 self.finalists[key] = Finalist(names, old.generated, old.predicted, old.measured)
             return False
         self.stage(f"building and running the whole network ({name})")
-        generated = finish(self.graph, plan, self.bench.board, self.bench.model.name)
+        generated = finish(self.network(plan), plan, self.bench.board, self.bench.model.name)
         measured = measure_network(generated, self.bench)
         expected = predicted(generated, self.table)
         self.finalists[key] = Finalist((name,), generated, expected, measured)

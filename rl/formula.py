@@ -11,15 +11,22 @@ from codegen.layout import LAYOUTS, same_memory, transposition
 from codegen.ops.shape import transpose_dims
 from codegen.pricing.trials import Candidate
 from codegen.signature import conversion_signature, signature_of
+from rl.codes import Codes, networks
 from rl.promising import places
 from rl.space import layouts_of
 from rl.table import Price, Table
 
 
-def formula_table(graph: Graph, board: Board) -> Table:
-    """Guessed prices of every candidate of every layer, groups and changes of layout included.
-    Bytes of flash are those of the constants as the network has them."""
+def formula_table(graph: Graph, board: Board, codes: Codes | None = None) -> Table:
+    """Guessed prices of every candidate of every layer, groups, changes of layout and what may be
+    in int8 included. Bytes of flash are those of the constants as the network has them."""
     layers: dict[str, dict[str, Price]] = {}
+    for part in networks(graph, codes):
+        _add(layers, part, board)
+    return Table(board.name, "cycles", "cold", layers)
+
+
+def _add(layers: dict[str, dict[str, Price]], graph: Graph, board: Board) -> None:
     for whole, node in places(graph):
         found = layers.setdefault(signature_of(whole, node).key, {})
         flash = sum(whole.tensors[t].bytes for t in node.reads if t in whole.constants)
@@ -40,7 +47,6 @@ def formula_table(graph: Graph, board: Board) -> Table:
                     row, price = _conversion(tensor, come, go, board)
                     key = conversion_signature(tensor, come, go).key
                     layers[key] = {str(Candidate(row.name, go, come)): price}
-    return Table(board.name, "cycles", "cold", layers)
 
 
 def _conversion(tensor: Tensor, come: str, go: str, board: Board) -> tuple[Kernel, Price]:

@@ -9,6 +9,7 @@ from codegen.board import Board
 from codegen.errors import CodegenError
 from rl.finalists import Finalist
 from rl.limits import Limits
+from rl.network import EndToEnd
 from rl.pareto import Point, hypervolume, undominated
 
 FILE = "front.json"
@@ -22,7 +23,8 @@ def to_text(finalists: Sequence[Finalist], axes: Sequence[str], board: Board, ms
     milliseconds."""
     sound = [f for f in finalists if not f.measured.error]
     points = {
-        Point((i,), m.cost * ms, m.arena_bytes, m.flash_bytes, m.max_rel_error or 0.0): f
+        Point((i,), m.cost * ms, m.arena_bytes, m.flash_bytes, m.max_rel_error or 0.0,
+              1.0 - m.scores["cosine"] if m.scores else 0.0): f
         for i, f in enumerate(sound)
         if (m := f.measured)
     }
@@ -32,7 +34,7 @@ def to_text(finalists: Sequence[Finalist], axes: Sequence[str], board: Board, ms
         {
             "latency_ms": round(p.latency, 6), "arena_bytes": p.arena, "flash_bytes": p.flash,
             "max_rel_error": points[p].measured.max_rel_error,
-            "plan": json.loads(points[p].plan.to_json()),
+            **scores_of(points[p].measured), "plan": json.loads(points[p].plan.to_json()),
         }
         for p in kept
     ]  # fmt: skip
@@ -44,6 +46,11 @@ def to_text(finalists: Sequence[Finalist], axes: Sequence[str], board: Board, ms
     lines = [f" {json.dumps(k)}: {json.dumps(v)}," for k, v in head.items()]
     body = ",\n".join(f"  {json.dumps(r)}" for r in rows)
     return "{\n" + "\n".join(lines) + '\n "points": [\n' + body + "\n ]\n}\n"
+
+
+def scores_of(measured: EndToEnd) -> dict[str, float]:
+    """What was measured on the user's data, under names for files; empty where there were none."""
+    return {k.replace(" ", "_"): round(v, 9) for k, v in (measured.scores or {}).items()}
 
 
 def pick(path: Path, limits: Limits) -> dict[str, Any]:
@@ -62,6 +69,8 @@ def pick(path: Path, limits: Limits) -> dict[str, Any]:
     kept = [
         p for p in known
         if all(not m or p[f] <= m for f, m in zip(_FIGURES, most, strict=True))
+        and (limits.drop is None or p.get("top1_lost", float("inf")) <= limits.drop)
+        and p.get("cosine", 0.0) >= limits.cosine
     ]  # fmt: skip
     if not kept:
         least = ", ".join(

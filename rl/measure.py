@@ -12,6 +12,7 @@ from codegen.run import Runner
 from codegen.signature import Signature
 from codegen.store import Store
 from rl.active import select
+from rl.codes import Codes, networks
 from rl.formula import formula_table
 from rl.guess import filled
 from rl.promising import Selection, wanted
@@ -42,13 +43,16 @@ def price_network(
     progress: Callable[[int, int], None] = lambda done, of: None,
     more: Rows | None = None,
     most: int = 0,
+    codes: Codes | None = None,
 ) -> Priced:
     """The price table of a network: every promising candidate of every layer, group and change of
-    layout, and `more` rows. What the store lacks is measured, at most `most` candidates (0: all,
-    below: none), and stored program by program, so that an interrupt or kill loses at most one.
-    Raises as codegen.pricing.price_signatures."""
-    names = layer_names(graph)
-    rows = wanted(graph, board, list(names), selection)
+    layout, of what may be in int8, and `more` rows. What the store lacks is measured, at most
+    `most` candidates (0: all, below: none), and stored program by program, so that an interrupt or
+    kill loses at most one. Raises as codegen.pricing.price_signatures."""
+    names: dict[Signature, list[str]] = {}
+    for part in networks(graph, codes):
+        names = {**layer_names(part), **names}
+    rows = wanted(graph, board, list(names), selection, codes)
     for signature, kernels in (more or {}).items():
         found = rows.setdefault(signature, [])
         found[:0] = sorted(set(kernels) - set(found))
@@ -63,14 +67,14 @@ def price_network(
     if selection.how == "active":
         left = most if most else 10**9
         board_of.measure(more or {}, left)
-        done = select(graph, board, formula_table(graph, board), table(),
-                      lambda m: board_of.measure(m, left) or table())  # fmt: skip
+        done = select(graph, board, formula_table(graph, board, codes), table(),
+                      lambda m: board_of.measure(m, left) or table(), codes=codes)  # fmt: skip
     else:
         board_of.measure(_first(rows, known, board, max(0, most)) if most else rows, 10**9)
         done = table()
     if most or selection.how == "active":
         # what was left out may still be chosen, and is then measured in the whole network
-        done = filled(done, formula_table(graph, board))
+        done = filled(done, formula_table(graph, board, codes))
     count = sum(map(len, board_of.known.values()))
     return Priced(done, count, board_of.measured, failures(done, names))
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from codegen.accuracy.gauge import Gauge, run_plan
+from codegen.accuracy.metrics import parse_metrics
 from codegen.board import Board
 from codegen.build import Binary, compile_library
 from codegen.footprint import sections
@@ -21,7 +23,7 @@ from codegen.measured import Unsuitable, modelled, timed
 from codegen.pipeline import Generated, Shapes
 from codegen.pricing.context import context_of
 from codegen.program import Program
-from codegen.reference import Reference, random_inputs
+from codegen.reference import Interpreted, Reference, random_inputs
 from codegen.report import layers as layer_rows
 from codegen.run import Job, Runner
 from codegen.signature import NETWORK, Signature
@@ -29,6 +31,7 @@ from codegen.sources import write
 from codegen.store import Key, Measurement, Store
 from codegen.store.records import conditions_of, conditions_text
 from codegen.toolchain import Toolchain
+from codegen.types import DType
 from codegen.verify import Case, Interface, check_case, check_layers
 
 _WHOLE = "whole"
@@ -40,7 +43,8 @@ class EndToEnd:
     """A network as measured: `cost` and that of each step, in execution order, in cycles or, where
     none are counted, nanoseconds; its true arena, flash (code, constants and data of the library)
     and error. `failed` names the step whose result was wrong first, if any was. `max_rel_error` is
-    of its worst output against onnxruntime, None where that was not looked at."""
+    of its worst output against onnxruntime (of a plan in int8, against integer arithmetic), None
+    where that was not looked at. `scores`: means on the user's data, by metric."""
 
     cost: float
     steps: tuple[float, ...]
@@ -49,13 +53,15 @@ class EndToEnd:
     error: str = ""
     failed: str = ""
     max_rel_error: float | None = None
+    scores: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
 class Bench:
     """What whole networks are measured with. `checker` runs the check against onnxruntime, where
     the measuring runner would take long for it; None: no check. `exactness`: what the store knows
-    of a network without its max_rel_error is not enough."""
+    of a network without its max_rel_error is not enough. `gauge`: data on which networks are
+    judged, which the checker runs, too."""
 
     model: Path
     shapes: Shapes
@@ -66,6 +72,7 @@ class Bench:
     store: Store
     timeout_s: float = 1800.0
     exactness: bool = False
+    gauge: Gauge | None = None
 
 
 def measure_network(generated: Generated, bench: Bench) -> EndToEnd:
@@ -73,9 +80,11 @@ def measure_network(generated: Generated, bench: Bench) -> EndToEnd:
     keys = _keys(generated, bench)
     arena = generated.schedule.arena_bytes
     known = bench.store.get(keys)
-    if len(known) == len(keys):
-        found = _of(list(map(known.__getitem__, keys)), arena)
-        if found.max_rel_error is not None or not bench.exactness:
+    rows = list(map(known.__getitem__, keys)) if len(known) == len(keys) else []
+    if rows:
+        found = _of(rows, arena, bench)
+        exact = found.max_rel_error is not None or not bench.exactness
+        if exact and (found.scores is not None or bench.gauge is None):
             return found
     with tempfile.TemporaryDirectory(prefix="codegen-tune-") as name:
         write(generated.sources, Path(name))
@@ -86,21 +95,44 @@ def measure_network(generated: Generated, bench: Bench) -> EndToEnd:
         wrong, failed, off = _check(generated, binary, bench)
         if wrong:
             return EndToEnd(float("inf"), (), arena, flash, wrong, failed)
-        rows = _run(generated, binary, bench)
-    if isinstance(rows, str):
-        return EndToEnd(float("inf"), (), arena, flash, rows)
+        told = conditions_of(rows[0]) if rows else {}
+        measured = rows or _run(generated, binary, bench)
+        scores = _judge(generated, binary, bench)
+    for failure in (measured, scores):
+        if isinstance(failure, str):
+            return EndToEnd(float("inf"), (), arena, flash, failure)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    rows = [replace(m, date=now) for m in rows]
-    said = "" if off is None else conditions_text({_ERROR: off})
+    rows = [replace(m, date=now) for m in measured]
+    told |= {} if off is None else {_ERROR: off}
+    told |= {} if scores is None else {bench.gauge.digest: scores}
+    said = conditions_text(told)
     rows[0] = replace(rows[0], code_bytes=flash, scratch_bytes=arena, conditions=said)
     bench.store.put(zip(keys, rows, strict=True))
-    return _of(rows, arena)
+    return _of(rows, arena, bench)
 
 
-def _of(rows: list[Measurement], arena: int) -> EndToEnd:
+def _judge(
+    generated: Generated, binary: Binary, bench: Bench
+) -> dict[str, float] | str | None:
+    """Scores on the user's data, or an error."""
+    if bench.gauge is None:
+        return None
+    interface = Interface.of(generated.sources, generated.schedule)
+    place = interface, binary.verify, bench.checker, bench.board
+    try:
+        outputs = run_plan(bench.gauge, *place, bench.timeout_s)
+    except RuntimeError as e:
+        return str(e)
+    metrics = parse_metrics((), bench.gauge.labels is not None)
+    return {m.name: m.measure(outputs, bench.gauge).value for m in metrics}
+
+
+def _of(rows: list[Measurement], arena: int, bench: Bench) -> EndToEnd:
     steps = tuple(m.cost for m in rows[1:])
-    off = conditions_of(rows[0]).get(_ERROR)
-    return EndToEnd(rows[0].cost, steps, arena, rows[0].code_bytes, max_rel_error=off)
+    told = conditions_of(rows[0])
+    scores = told.get(bench.gauge.digest) if bench.gauge else None
+    return EndToEnd(rows[0].cost, steps, arena, rows[0].code_bytes,
+                    max_rel_error=told.get(_ERROR), scores=scores)  # fmt: skip
 
 
 def _keys(generated: Generated, bench: Bench) -> list[Key]:
@@ -128,7 +160,8 @@ def _check(generated: Generated, binary: Binary, bench: Bench) -> tuple[str, str
     interface = Interface.of(generated.sources, generated.schedule)
     case = Case("random 0", random_inputs(generated.graph, 0))
     place = interface, binary.verify, bench.checker, bench.board
-    reference = Reference(bench.model, bench.shapes)
+    in_codes = generated.plan.dtype == DType.I8.value
+    reference = Interpreted(generated.graph) if in_codes else Reference(bench.model, bench.shapes)
     result = check_case(*place, reference, case, bench.timeout_s)
     worst = max((d.max_rel for d in result.outputs.values()), default=None)
     if result.passed or result.error:

@@ -12,25 +12,27 @@ from itertools import islice
 from codegen.errors import CodegenError
 from rl.assignment import Choices, cost_of
 from rl.exact import optimum
-from rl.limits import flash_of, tightened
+from rl.limits import flash_of, loss_of, tightened
 from rl.reward import LATENCY
 from rl.walk import Walk
 
-AXES = ("latency", "arena", "flash", "error")
-_PRICES = 9  # of flash, over seven decades
+AXES = ("latency", "arena", "flash", "error", "accuracy")
+_PRICES = 9  # of flash, or of losses of accuracy, a decade apart
 _LIMITS, _STEP = 40, 0.02  # of memory: how many, and by how much each is smaller
 
 
 @dataclass(frozen=True)
 class Point:
     """A plan and what it needs: `latency` in the table's unit, bytes; its max_rel_error, of which
-    the table knows nothing."""
+    the table knows nothing; by how much worse the outputs are (`accuracy`): by the table the energy
+    that they lose by layers in int8, as measured 1 - cosine."""
 
     choices: Choices
     latency: float
     arena: float
     flash: float
     error: float = 0.0
+    accuracy: float = 0.0
 
     def values(self, axes: Sequence[str]) -> tuple[float, ...]:
         """Its figures along the axes."""
@@ -55,8 +57,9 @@ def front(walk: Walk, axes: Sequence[str], arena: Callable[[Choices], int]) -> l
     for choices in _candidates(walk, axes):
         if choices not in known:
             known[choices] = Point(
-                choices, cost_of(walk, choices), arena(choices), flash_of(walk, choices)
-            )
+                choices, cost_of(walk, choices), arena(choices), flash_of(walk, choices),
+                accuracy=loss_of(walk, choices),
+            )  # fmt: skip
     return undominated(list(known.values()), axes)
 
 
@@ -102,11 +105,12 @@ def _candidates(walk: Walk, axes: Sequence[str]) -> Iterator[Choices]:
     if best is None:
         return
     unit = best.value / max(1, flash_of(walk, best.choices))
-    prices = [0.0]
+    goals = [LATENCY]
     if "flash" in axes:
-        prices += [unit * 10 ** (i - 4) for i in range(_PRICES)]
-    for price in prices:
-        goal = replace(LATENCY, flash_price=price)
+        goals += [replace(LATENCY, flash_price=unit * 10.0 ** (i - 4)) for i in range(_PRICES)]
+    if "accuracy" in axes:
+        goals += [replace(LATENCY, loss_price=best.value * 10.0 ** (i - 1)) for i in range(_PRICES)]
+    for goal in goals:
         if "arena" in axes:
             for _, choices in islice(tightened(walk, goal, _STEP), _LIMITS):
                 yield choices

@@ -15,6 +15,7 @@ from codegen.plan import needs_kernel
 from codegen.pricing.trials import trials
 from codegen.recorded import load_recorded
 from codegen.signature import CONVERT, Signature, signature_of
+from rl.codes import Codes, networks
 from rl.space import layouts_of
 
 
@@ -49,14 +50,18 @@ def places(graph: Graph) -> Iterator[tuple[Graph, Node]]:
 
 
 def wanted(
-    graph: Graph, board: Board, layers: list[Signature], selection: Selection = _DEFAULT
+    graph: Graph,
+    board: Board,
+    layers: list[Signature],
+    selection: Selection = _DEFAULT,
+    codes: Codes | None = None,
 ) -> dict[Signature, list[str]]:
-    """The kernels to measure for each of `layers` (codegen.pricing.layer_names), the most promising
-    first."""
+    """The kernels to measure for each of `layers` (codegen.pricing.layer_names of the network and
+    of its layers in int8), the most promising first."""
     out: dict[Signature, list[str]] = {s: [] for s in layers}
     if not selection.everything:
         known = load_recorded(board.core)
-        for whole, node in places(graph):
+        for whole, node in (p for g in networks(graph, codes) for p in places(g)):
             signature = signature_of(whole, node)
             if not out[signature]:
                 best = sorted(known.get(signature.key, {}).values(), key=lambda b: b[1])
@@ -65,6 +70,8 @@ def wanted(
     for signature, rows in out.items():
         if selection.everything or signature.op == CONVERT:
             rows += dict.fromkeys(t.candidate.kernel for t in trials(signature, board))
+    for signature, rows in (codes.rows() if codes else {}).items():
+        out[signature] = [r for r in out[signature] if r in rows] or sorted(rows)
     return out
 
 

@@ -101,6 +101,8 @@ def _figures(tuned: Tuned, f: Finalist) -> dict[str, Any]:
         "predicted_ms": None if f.predicted is None else _ms(f.predicted, unit, board),
         "measured_ms": None if m.error else _ms(m.cost, unit, board),
         "max_rel_error": m.max_rel_error,
+        **front_file.scores_of(m),
+        **({"int8_layers": len(f.plan.bits)} if f.plan.bits else {}),
     }
     if not m.error and f.predicted:
         out["measured_to_predicted"] = round(m.cost / f.predicted, 4)

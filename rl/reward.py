@@ -15,21 +15,26 @@ from rl.walk import Move
 
 @dataclass(frozen=True)
 class Goal:
-    """`flash_price`: units of latency per byte of code and weights. `max_held`: bytes of
+    """`flash_price`: units of latency per byte of code and weights. `loss_price`: units per unit of
+    what the outputs lose by layers in int8 (rl/codes.py). `max_held`: bytes of
     activations and scratch that a step may use (0: any). `over`: what exceeding it by its own size
     costs; infinite forbids it, a finite number lets an agent learn where the limit lies."""
 
     flash_price: float = 0.0
     max_held: int = 0
     over: float = float("inf")
+    loss_price: float = 0.0
 
     def value(self, stage: Stage, action: int, move: Move) -> float:
         """Cost of one step, penalties included; never negative."""
-        scratch, flash, layer = 0, 0, 0.0
+        scratch, flash, layer, loss = 0, 0, 0.0, 0.0
         if action >= 0:
-            price = stage.actions[action].prices[move.come]
+            chosen = stage.actions[action]
+            price, loss = chosen.prices[move.come], chosen.loss
             scratch, flash, layer = price.scratch_bytes, price.flash_bytes, price.cost
         cost = move.share * layer + move.extra + self.flash_price * flash
+        if self.loss_price and loss:
+            cost += self.loss_price * loss
         excess = move.held + scratch - self.max_held
         if self.max_held and excess > 0:
             cost += self.over * excess / self.max_held

@@ -6,13 +6,13 @@ What a layer costs depends on its action alone; changes of layout depend on neig
 (rl/walk.py).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from codegen.board import Board
 from codegen.errors import CodegenError
 from codegen.exactness import LIMITS, errors_of
-from codegen.graph import Graph, Node
+from codegen.graph import Graph, Node, Tensor
 from codegen.groups import Group, find_groups, regroup
 from codegen.kernels import Kernel, candidates, refusal
 from codegen.layer import layer_of
@@ -21,6 +21,7 @@ from codegen.ops import OPS
 from codegen.plan import needs_kernel
 from codegen.pricing.trials import is_flat
 from codegen.signature import conversion_signature, signature_of
+from rl.codes import Codes, Variant, coded
 from rl.table import Price, Table
 
 Read = tuple[str, str]  # a tensor, and the layout in which a kernel wants it
@@ -31,7 +32,8 @@ class Action:
     """One way to compute a node. `prices` by the layout in which the input lies (one, but for
     nodes that move data). `reads`: what must lie where, of the group's last node in `later`.
     `pitch`: it can write into a concatenation. `inplace`: as in the kernel's row. `errors`:
-    rounding errors as multiples of a direct computation's."""
+    rounding errors as multiples of a direct computation's. `bits`: the node is computed in int8,
+    with weights of that width, which makes the outputs lose `loss` (rl/codes.py)."""
 
     kernel: str
     layout: str
@@ -42,6 +44,12 @@ class Action:
     pitch: bool = False
     inplace: str = ""
     errors: float = field(default=1.0, compare=False)
+    bits: int = 0
+    loss: float = field(default=0.0, compare=False)
+
+    def form(self, tensor: str) -> str:
+        """The name of a tensor as this action reads or writes it."""
+        return coded(tensor) if self.bits else tensor
 
     @property
     def price(self) -> Price:
@@ -50,7 +58,16 @@ class Action:
 
     def __str__(self) -> str:
         """For people."""
-        return f"{self.kernel} {self.layout}"
+        width = f" {self.bits} bits" if self.bits else ""
+        return f"{self.kernel} {self.layout}{width}"
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The cheapest way to make codes of a tensor, or a tensor of codes, in one layout."""
+
+    kernel: str
+    cost: float
 
 
 @dataclass(frozen=True)
@@ -68,13 +85,22 @@ class Stage:
 @dataclass(frozen=True)
 class Space:
     """All plans of a network on a board at the prices of a table. `conversions`: cost of bringing a
-    tensor from its layout to the other one, by (tensor, from); absent where nothing moves."""
+    tensor from its layout to the other one, by (tensor, from); absent where nothing moves. With
+    `codes`, nodes may be in int8: `casts` make a tensor, or its codes, in a layout out of the
+    other."""
 
     graph: Graph
     board: Board
     table: Table
     stages: tuple[Stage, ...]
     conversions: Mapping[Read, float]
+    codes: Codes | None = None
+    casts: Mapping[Read, Cast] = field(default_factory=dict)
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """All tensors, codes included."""
+        return {**self.graph.tensors, **self.codes.tensors} if self.codes else self.graph.tensors
 
     @property
     def plans(self) -> float:
@@ -85,9 +111,9 @@ class Space:
         return out
 
 
-def build_space(graph: Graph, board: Board, table: Table) -> Space:
-    """The space of a network after the passes. Candidates that failed or were not priced are left
-    out; CodegenError for a node that keeps none."""
+def build_space(graph: Graph, board: Board, table: Table, codes: Codes | None = None) -> Space:
+    """The space of a network after the passes, with what may be in int8. Candidates that failed or
+    were not priced are left out; CodegenError for a node that keeps none."""
     groups: dict[str, list[Group]] = {}
     for group in find_groups(graph):
         groups.setdefault(group.name, []).append(group)
@@ -100,8 +126,15 @@ def build_space(graph: Graph, board: Board, table: Table) -> Space:
                 raise _nothing(graph, node, board, table)
             for group in groups.get(node.name, ()):
                 actions += _group_actions(graph, group, board, table)
+            for variant in codes.variants.get(node.name, ()) if codes else ():
+                actions += _coded_actions(graph, node, variant, board, table)
         stages.append(Stage(node, tuple(actions)))
-    return Space(graph, board, table, tuple(stages), _conversions(graph, table))
+    tensors = [t for t in graph.tensors.values() if t.name not in graph.constants]
+    conversions = _conversions(tensors, table)
+    if codes is None:
+        return Space(graph, board, table, tuple(stages), conversions)
+    conversions |= _conversions(codes.tensors.values(), table)
+    return Space(graph, board, table, tuple(stages), conversions, codes, _casts(codes, table))
 
 
 def careful(space: Space, level: int) -> Space:
@@ -112,6 +145,12 @@ def careful(space: Space, level: int) -> Space:
         kept = tuple(a for a in stage.actions if a.errors <= LIMITS[level])
         alone = any(not a.group for a in kept)
         stages.append(replace(stage, actions=kept) if alone else stage)
+    return replace(space, stages=tuple(stages))
+
+
+def in_floats(space: Space) -> Space:
+    """The same without int8."""
+    stages = [replace(s, actions=tuple(a for a in s.actions if not a.bits)) for s in space.stages]
     return replace(space, stages=tuple(stages))
 
 
@@ -178,6 +217,23 @@ def _group_actions(graph: Graph, group: Group, board: Board, table: Table) -> It
         )  # fmt: skip
 
 
+def _coded_actions(
+    graph: Graph, node: Node, variant: Variant, board: Board, table: Table
+) -> Iterator[Action]:
+    """The node in int8, in terms of the codes of the tensors that it reads."""
+    mine, theirs = _variable(graph, node), _variable(variant.graph, variant.node)
+    name = {q: coded(t) for t, q in zip(mine, theirs, strict=True)}
+    for action in _actions(variant.graph, variant.node, board, table):
+        if action.kernel in variant.rows:
+            reads = tuple((name[t], layout) for t, layout in action.reads)
+            yield replace(action, reads=reads, bits=variant.bits, loss=variant.loss)
+
+
+def _variable(graph: Graph, node: Node) -> list[str]:
+    """What a node reads besides constants, in order."""
+    return [t for t in (*node.inputs, node.residual) if t and t not in graph.constants]
+
+
 def _reads(graph: Graph, node: Node, row: Kernel, layout: str) -> tuple[Read, ...]:
     """What a kernel reads, and in which layout, as codegen/schedule.py has it."""
     if node.op in ("Transpose", "Concat"):
@@ -190,15 +246,27 @@ def _reads(graph: Graph, node: Node, row: Kernel, layout: str) -> tuple[Read, ..
     return tuple(dict.fromkeys(wanted))
 
 
-def _conversions(graph: Graph, table: Table) -> dict[Read, float]:
+def _conversions(tensors: Iterable[Tensor], table: Table) -> dict[Read, float]:
     """Infinite where a conversion was not priced or failed: then a plan cannot need it."""
     out: dict[Read, float] = {}
-    for tensor in graph.tensors.values():
-        if tensor.name in graph.constants or len(tensor.shape) < 3:
+    for tensor in tensors:
+        if len(tensor.shape) < 3:
             continue
         for come, go in zip(LAYOUTS, LAYOUTS[::-1], strict=True):
             if not same_memory(tensor.shape, come, go):
                 price = table.conversion(conversion_signature(tensor, come, go).key)
                 known = price is not None and not price.error
                 out[tensor.name, come] = price.cost if known else float("inf")
+    return out
+
+
+def _casts(codes: Codes, table: Table) -> dict[Read, Cast]:
+    """By (tensor or codes that are made, layout); absent where none was priced."""
+    out: dict[Read, Cast] = {}
+    board = codes.board
+    for node in codes.casts.nodes:
+        for action in _actions(codes.casts, node, board, table):
+            key = node.outputs[0], action.layout
+            if key not in out or action.price.cost < out[key].cost:
+                out[key] = Cast(action.kernel, action.price.cost)
     return out

@@ -3,17 +3,24 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
-from pathlib import Path
 
+from codegen.accuracy.gauge import Gauge, gauge_of
 from codegen.board import Board
 from codegen.errors import CodegenError
 from codegen.exactness import MOST_CAREFUL
 from codegen.graph import Graph
 from codegen.groups import regroup
 from codegen.memory import allocate
-from codegen.pipeline import Generated, Shapes, computed_graph, finish, generate, model_hash
+from codegen.pipeline import (
+    Generated,
+    calibration_of,
+    computed_graph,
+    finish,
+    generate,
+    model_hash,
+)
 from codegen.plan import Plan
 from codegen.pricing import Settings, plan_parts, warm_weights
 from codegen.pricing.trials import is_flat
@@ -22,51 +29,28 @@ from codegen.schedule import lower
 from codegen.signature import Signature
 from codegen.store import Store
 from codegen.toolchain import Toolchain
-from codegen.types import DType
-from rl.agents import Agent, Budget, Found, Problem, make_agent
+from rl.agents import Agent, Found, Problem, make_agent
+from rl.asked import check
 from rl.assignment import Choices, plan_of
 from rl.choice import choose, milliseconds
+from rl.codes import Codes, codes_of
 from rl.correction import predicted
 from rl.exact import Optimum, optimum
 from rl.finalists import Contest, Finalist, run_contest
+from rl.guard import Guard
 from rl.interrupts import Interrupts
-from rl.limits import Limits, flash_of, goal_for
+from rl.limits import flash_of, goal_for, within_loss
 from rl.measure import Priced, price_network
 from rl.network import Bench, EndToEnd
 from rl.pareto import Point, front
-from rl.promising import Selection
+from rl.request import Request
 from rl.reward import Goal
-from rl.space import Space, build_space, careful
+from rl.space import Space, build_space, careful, in_floats
 from rl.table import Table
 from rl.walk import Walk
 
 ROUNDS = 4  # of measuring, learning and searching again
 POINTS = 8  # of a front that are measured
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for. `weights`: auto, cold or warm, as in `codegen price`."""
-
-    model: Path
-    board: Board
-    shapes: Shapes = field(default_factory=dict)
-    agent: str = "qlearning"
-    budget: Budget = Budget()
-    seed: int = 0
-    limits: Limits = Limits()
-    weights: str = "auto"
-    jobs: int = 0
-    selection: Selection = Selection()
-    timeout_s: float = 1800.0
-    pareto: tuple[str, ...] = ()  # axes of the front that is wanted, too
-    prior: Mapping[str, float] = field(default_factory=dict)  # rl/transfer.py
-    dtype: str = ""  # f32 or f16; default: the model's own
-
-    @property
-    def exactness(self) -> bool:
-        """Whether it matters how exact a plan is, as long as it passes."""
-        return bool(self.limits.error) or "error" in self.pareto
 
 
 @dataclass(frozen=True)
@@ -115,22 +99,29 @@ def tune(request: Request, tools: Tools) -> Tuned:
     """Search. CodegenError for wrong input, PricingError where the board fails. Ctrl-C ends the
     phase that runs, and the result is the best of what is known by then."""
     agent = make_agent(request.agent)
-    _check_dtype(request)
-    _check_exactness(request, tools)
+    check(request, tools.checker)
     tools.stage("importing")
     graph, dtype = computed_graph(request.model, request.board, request.shapes, dtype=request.dtype)
-    as_plan = partial(plan_of, model_sha256=model_hash(request.model, request.shapes), dtype=dtype)
+    sha = model_hash(request.model, request.shapes)
+    as_plan = partial(plan_of, model_sha256=sha, dtype=dtype)
+    codes = codes_for(request, graph)
+    gauge = _gauge(request, tools)
     defaults = _defaults(request)
     interrupts = Interrupts()
-    priced = _price(request, tools, graph, defaults, interrupts)
-    space = build_space(graph, request.board, priced.table)
+    priced = _price(request, tools, graph, codes, defaults, interrupts)
+    space = build_space(graph, request.board, priced.table, codes)
     walk = Walk(space)
 
     def arena_in(part: Space) -> Callable[[Choices], int]:
-        return cache(lambda choices: true_arena(graph, as_plan(part, choices), request.board))
+        def arena(choices: Choices) -> int:
+            plan = as_plan(part, choices)
+            return true_arena(codes.graph_for(plan.bits) if codes else graph, plan, request.board)
+
+        return cache(arena)
 
     tools.stage("searching")
-    goal = goal_for(walk, request.limits, arena_in(space))
+    guard = Guard(request.limits)
+    goal = goal_for(walk, request.limits, arena_in(space), loss=guard.loss)
     best = exact_of(walk, goal)
     found = Found(best.choices, best.value, ())  # an agent that does not run has no curve
     with interrupts.caught():
@@ -140,20 +131,26 @@ def tune(request: Request, tools: Tools) -> Tuned:
         )
 
     bench = Bench(request.model, request.shapes, request.board, tools.runner, tools.checker,
-                  tools.toolchain, tools.store, request.timeout_s, request.exactness)  # fmt: skip
-    contest = Contest(graph, bench, priced.table, tools.stage)
+                  tools.toolchain, tools.store, request.timeout_s, request.exactness,
+                  gauge)  # fmt: skip
+    contest = Contest(graph, bench, priced.table, tools.stage, codes=codes)
     greedy = make_agent("greedy").search(Problem(walk, goal))
     first = [(agent.name, as_plan(space, found.choices)), ("exact", as_plan(space, best.choices)),
              ("greedy", as_plan(space, greedy.choices)),
              *((name, bare(plan)) for name, plan in defaults.items())]  # fmt: skip
+    if codes and (single := optimum(Walk(in_floats(space)), replace(goal, loss_price=0.0))):
+        first.append(("exact in float32", as_plan(in_floats(space), single.choices)))
 
     def propose(table: Table) -> Iterator[tuple[str, Plan]]:
-        learnt = build_space(graph, request.board, table)
-        yield from _proposals(request, agent, goal, learnt, as_plan, interrupts)
+        learnt = build_space(graph, request.board, table, codes)
+        guard.learn(contest)
+        now = within_loss(Walk(learnt), replace(goal, loss_price=0.0), guard.loss)
+        yield from _proposals(request, agent, now, learnt, as_plan, interrupts)
 
     rounds, stable = 0, False
     with interrupts.caught():
-        rounds, stable = run_contest(contest, first, propose, ROUNDS, interrupts.stopped)
+        rounds, stable = run_contest(contest, first, propose, ROUNDS + guard.rounds,
+                                     interrupts.stopped)
         for part in _spaces(request, space) if request.pareto else ():
             for point in _thinned(front(Walk(part), request.pareto, arena_in(part))):
                 contest.enter("front", as_plan(part, point.choices))
@@ -169,7 +166,8 @@ def tune(request: Request, tools: Tools) -> Tuned:
 
 def _not_run(contest: Contest, name: str, plan: Plan) -> Finalist:
     """The best plan of the table, when there was no time to run any."""
-    generated = finish(contest.graph, plan, contest.bench.board, contest.bench.model.name)
+    network, bench = contest.network(plan), contest.bench
+    generated = finish(network, plan, bench.board, bench.model.name)
     measured = EndToEnd(0.0, (), generated.schedule.arena_bytes, 0, "not run: interrupted")
     return Finalist((name,), generated, predicted(generated, contest.table), measured)
 
@@ -178,6 +176,7 @@ def _price(
     request: Request,
     tools: Tools,
     graph: Graph,
+    codes: Codes | None,
     defaults: Mapping[str, Generated],
     interrupts: Interrupts,
 ) -> Priced:
@@ -194,7 +193,8 @@ def _price(
 
     def price(most: int) -> Priced:
         return price_network(graph, request.board, tools.runner, tools.store, settings,
-                             request.selection, tools.progress, more, most)  # fmt: skip
+                             request.selection, tools.progress, more, most,
+                             codes)  # fmt: skip
 
     with interrupts.caught():
         return price(request.budget.measurements)
@@ -257,26 +257,26 @@ def _defaults(request: Request) -> dict[str, Generated]:
     """The plan of `codegen build` and, where digits count, careful ones."""
     make = partial(generate, request.model, request.board, None, request.shapes,
                    dtype=request.dtype)  # fmt: skip
-    return {"default": make(),
-            **{f"default, careful {n}": make(careful=n) for n in _levels(request)}}  # fmt: skip
+    made = {"default": make()}
+    made |= {f"default, careful {n}": make(careful=n) for n in _levels(request)}
+    if request.calibration:
+        made["default in int8"] = make(dtype="", calibration=request.calibration)
+    return made
 
 
-def _check_dtype(request: Request) -> None:
-    if request.dtype == DType.I8.value:
-        raise CodegenError(
-            "--dtype", "'i8'", "a search chooses among kernels of f32 or of f16",
-            "use `codegen build --calibration` for int8",
-        )  # fmt: skip
+def codes_for(request: Request, graph: Graph) -> Codes | None:
+    """What may be in int8; None without a calibration."""
+    if request.calibration is None:
+        return None
+    sha = model_hash(request.model, request.shapes)
+    return codes_of(graph, request.board, calibration_of(request.calibration, sha))
 
 
-def _check_exactness(request: Request, tools: Tools) -> None:
-    if request.exactness and tools.checker is None:
-        raise CodegenError(
-            "--max-error" if request.limits.error else "--pareto",
-            f"nothing here can compare results of board {request.board.name} with onnxruntime",
-            f"an emulator, or a board itself: {', '.join(request.board.runners)}",
-            "see `codegen doctor`",
-        )
+def _gauge(request: Request, tools: Tools) -> Gauge | None:
+    if request.data is None:
+        return None
+    tools.stage("running the float model")
+    return gauge_of(request.model, request.shapes, request.data, request.samples, request.seed)
 
 
 def bare(generated: Generated) -> Plan:

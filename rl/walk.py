@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from codegen.graph import Node
 from codegen.layout import (
+    LAYOUTS,
     memory_shape,
     moves_nothing,
     permutation,
@@ -20,8 +21,9 @@ from codegen.layout import (
     same_memory,
     transposition,
 )
+from rl.codes import coded, other_form
 from rl.facts import facts_of
-from rl.space import Action, Space
+from rl.space import Action, Read, Space
 
 _NO_COPY, _OWN_COPY, _VIEW_COPY = 0, 1, 2
 
@@ -41,15 +43,17 @@ State = tuple[tuple[str, Held | Action], ...]  # sorted by tensor; groups by the
 
 
 class Move(NamedTuple):
-    """What an action does: `extra` for changes of layout; the layer itself costs `share` of its
-    price for inputs in layout `come`; `next` is the state's number after it and `held` the bytes
-    of memory in use while it runs, scratch left out."""
+    """What an action does: `extra` for changes of layout and type; the layer itself costs `share`
+    of its price for inputs in layout `come`; `next` is the state's number after it and `held` the
+    bytes of memory in use while it runs, scratch left out. `casts`: what became codes, or was made
+    of them, for it, and in which layout."""
 
     extra: float
     share: float
     come: str
     next: int
     held: int
+    casts: tuple[Read, ...] = ()
 
 
 class Walk:
@@ -59,6 +63,7 @@ class Walk:
     def __init__(self, space: Space):
         self.space = space
         self.stages = space.stages
+        self.tensors = space.tensors
         self.facts = facts_of(space)
         self.makes = {s.name: tuple(filter(None, s.node.outputs)) for s in self.stages}
         self._states: list[dict[State, int]] = [{} for _ in range(len(self.stages) + 1)]
@@ -127,7 +132,8 @@ class Walk:
         else:
             step.follow(node)
         held = step.bytes()
-        return Move(step.extra, share, come, self._number(stage + 1, step.held), held)
+        after = self._number(stage + 1, step.held)
+        return Move(step.extra, share, come, after, held, tuple(step.casts))
 
     def _number(self, stage: int, held: Mapping[str, Held | Action]) -> int:
         """The number of a state, stripped of what no later stage asks for."""
@@ -151,8 +157,9 @@ class _Step:
 
     def __init__(self, walk: Walk, stage: int, held: dict[str, Held | Action]):
         self.walk, self.stage, self.held = walk, stage, held
-        self.graph = walk.space.graph
+        self.tensors, self.constants = walk.tensors, walk.space.graph.constants
         self.extra = 0.0
+        self.casts: list[Read] = []
         self.parts: set[str] = set()  # lie inside a concatenation made here
 
     def take(self, node: Node, action: Action) -> tuple[float, str]:
@@ -169,7 +176,7 @@ class _Step:
                 action, kernel="", prices={}, reads=(), inplace=""
             )
         else:
-            self._define(node, action.layout, action.pitch)
+            self._define(node, action.layout, action)
         return 1.0, action.layout
 
     def follow(self, node: Node) -> None:
@@ -178,18 +185,21 @@ class _Step:
         if isinstance(action, Action):
             for tensor, layout in action.later:
                 self._need(tensor, layout)
-            self._define(node, action.layout, action.pitch)
+            self._define(node, action.layout, action)
 
     def view(self, node: Node) -> None:
         """A reshape: another name for its input, which may have to lie in ONNX order for it."""
-        source, target = self.graph.tensors[node.inputs[0]], self.graph.tensors[node.outputs[0]]
-        layout = "nchw"
-        if source.name in self.held:
-            layout = self._held(source.name).layout
+        source, target = self.tensors[node.inputs[0]], self.tensors[node.outputs[0]]
+        layout, name = "nchw", source.name
+        codes = all(coded(t) in self.tensors for t in (source.name, target.name))
+        if codes and coded(name) in self.held:
+            name = coded(name)
+        if name in self.held:
+            layout = self._held(name).layout
             if not reshape_keeps(layout, source.shape, target.shape):
                 layout = "nchw"
-            self._need(source.name, layout)
-        self._define(node, layout, view=True)
+            self._need(name, layout)
+        self._define(node, layout, codes=name != source.name)
 
     def bytes(self) -> int:
         """Arena in use while this step runs: all that is held, and what it has read."""
@@ -211,61 +221,92 @@ class _Step:
 
     def _need(self, tensor: str, layout: str) -> None:
         """Have a tensor in `layout`, converted if it is not there yet."""
+        if tensor not in self.held:
+            self._cast(tensor, layout)
         have = self._held(tensor)
-        if have.layout == layout or have.copy or len(self.graph.tensors[tensor].shape) < 3:
+        if have.layout == layout or have.copy or len(self.tensors[tensor].shape) < 3:
             return
-        if same_memory(self.graph.tensors[tensor].shape, have.layout, layout):
+        if same_memory(self.tensors[tensor].shape, have.layout, layout):
             self.held[tensor] = have._replace(copy=_VIEW_COPY)
             return
         self.extra += self.walk.space.conversions[tensor, have.layout]
         self.held[tensor] = have._replace(copy=_OWN_COPY)
 
-    def _define(self, node: Node, layout: str, pitch: bool = False, view: bool = False) -> None:
-        for tensor in node.outputs:
-            if not tensor:
-                continue
+    def _cast(self, target: str, layout: str) -> None:
+        """Make codes of a tensor, or a tensor of codes, before or after the layout is changed:
+        whatever is cheaper by the table."""
+        source, casts = other_form(target), self.walk.space.casts
+        have, shape = self._held(source), self.tensors[target].shape
+
+        def cost(at: str) -> float:
+            if (target, at) not in casts:
+                return float("inf")
+            before = 0.0 if have.copy else self._change(source, have.layout, at)
+            return before + casts[target, at].cost + self._change(target, at, layout)
+
+        at = min(LAYOUTS if len(shape) > 2 else LAYOUTS[:1], key=cost)
+        self._need(source, at)
+        found = casts.get((target, at))
+        self.extra += found.cost if found else float("inf")
+        self.casts.append((target, at))
+        self.held[target] = Held(at, False, False, _NO_COPY)
+
+    def _change(self, tensor: str, come: str, go: str) -> float:
+        """What a change of layout costs; nothing where none is needed."""
+        return 0.0 if come == go else self.walk.space.conversions.get((tensor, come), 0.0)
+
+    def _define(
+        self, node: Node, layout: str, action: Action | None = None, codes: bool = False
+    ) -> None:
+        """Results, of which those that are not an action's are only another name."""
+        for name in filter(None, node.outputs):
+            tensor = coded(name) if codes or (action and action.bits) else name
             facts = self.walk.facts[tensor]
             joined = facts.joined and facts.alone and not facts.output
-            self.held[tensor] = Held(layout, view, pitch and joined, _NO_COPY)
-            if facts.output:  # the caller wants it in ONNX order
-                self._need(tensor, "nchw")
+            pitch = action is not None and action.pitch
+            self.held[tensor] = Held(layout, action is None, pitch and joined, _NO_COPY)
+            if self.walk.facts[name].output:  # the caller wants it in ONNX order
+                self._need(name, "nchw")
 
     def _transpose(self, node: Node, action: Action) -> tuple[float, str]:
-        source = node.inputs[0]
-        shape = self.graph.tensors[source].shape
+        source = action.form(node.inputs[0])
+        if source not in self.held:
+            self._cast(source, action.layout)
+        shape = self.tensors[source].shape
         come = self._held(source).layout
         for layout in (action.layout, "nhwc", "nchw"):
             before, _, perm = transposition(shape, node.attrs["perm"], come, layout)
             if moves_nothing(before, perm):
-                self._define(node, layout, view=True)
+                self._define(node, layout, codes=bool(action.bits))
                 return 0.0, come
-        self._define(node, action.layout)
+        self._define(node, action.layout, replace(action, pitch=False))
         return 1.0, come if come in action.prices else action.layout
 
     def _concat(self, node: Node, action: Action) -> tuple[float, str]:
         """Parts whose producers can write there cost nothing, others are copied."""
-        shape = memory_shape(self.graph.tensors[node.outputs[0]].shape, action.layout)
+        shape = memory_shape(self.tensors[node.outputs[0]].shape, action.layout)
         axis = permutation(action.layout, len(shape)).index(node.attrs["axis"])
         whole = all(extent == 1 for extent in shape[:axis])
         pixels = action.layout == "nhwc" and node.attrs["axis"] == 1 and len(shape) > 2
         copied = 0
         for tensor in node.inputs:
-            size = self.graph.tensors[tensor].size
-            if tensor in self.graph.constants:
+            size = self.tensors[tensor].size
+            if tensor in self.constants:
                 copied += size
                 continue
-            self._need(tensor, action.layout)
-            if not self._claim(tensor, action.layout, whole, pixels):
+            name = action.form(tensor)
+            self._need(name, action.layout)
+            if not self._claim(name, action.layout, whole, pixels):
                 copied += size
-        self._define(node, action.layout)
-        return copied / self.graph.tensors[node.outputs[0]].size, action.layout
+        self._define(node, action.layout, replace(action, pitch=False))
+        return copied / self.tensors[node.outputs[0]].size, action.layout
 
     def _claim(self, tensor: str, layout: str, whole: bool, pixels: bool) -> bool:
         """May the memory of this tensor lie inside the concatenation? Then it does from now on."""
         have = self._held(tensor)
         if self.walk.facts[tensor].output:
             return False
-        other = have.layout != layout and len(self.graph.tensors[tensor].shape) > 2
+        other = have.layout != layout and len(self.tensors[tensor].shape) > 2
         if have.copy == _VIEW_COPY if other else have.view:
             return False
         if not whole and not (pixels and have.pitch and not other):
@@ -280,7 +321,8 @@ def _classes(actions: tuple[Action, ...]) -> list[int]:
     """Actions that lead to the same state have the same number."""
     known: dict[tuple, int] = {}
     return [
-        known.setdefault((a.layout, a.reads, a.later, a.group, a.pitch, tuple(a.prices)),
+        known.setdefault((a.layout, a.reads, a.later, a.group, a.pitch, a.bits > 0,
+                          tuple(a.prices)),
                          len(known))
         for a in actions
     ]  # fmt: skip

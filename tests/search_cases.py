@@ -6,11 +6,16 @@ import random
 from dataclasses import dataclass
 
 from codegen.board import load_board
+from codegen.calibration.record import METHODS, Calibration, DataRecord, Range
 from codegen.graph import Graph
+from codegen.passes.quantise import PRODUCTS
 from codegen.pipeline import load_graph
+from codegen.plan import WIDTHS
 from codegen.resources import examples_dir
+from codegen.types import DType
 from rl.agents import Problem
 from rl.agents.plans import start_choices
+from rl.codes import codes_of
 from rl.space import Space, Stage, build_space
 from rl.table import Price, Table
 from rl.walk import Walk
@@ -42,6 +47,26 @@ class Invented(Table):
 def invented(graph: Graph, seed: int = 0) -> Space:
     """The space of a network at invented prices."""
     return build_space(graph, BOARD, Invented(BOARD.name, "cycles", "cold", {}, seed))
+
+
+def unranged(graph: Graph) -> Calibration:
+    """A calibration that gives every float tensor a range, and every layer a loss."""
+    tensors = {
+        t.name: dict.fromkeys(METHODS, Range(-4.0, 4.0)) for t in graph.tensors.values()
+        if t.dtype == DType.F32 and t.name not in graph.constants
+    }  # fmt: skip
+    losses = {
+        n.name: {bits: 0.001 * 4.0 ** (8 - bits) for bits in WIDTHS}
+        for n in graph.nodes if n.op in PRODUCTS
+    }  # fmt: skip
+    data = DataRecord((), 1, 0, None, "", "")
+    return Calibration("0" * 64, "minmax", 99.99, data, tensors, {}, losses)
+
+
+def mixed(graph: Graph, seed: int = 0) -> Space:
+    """The space at invented prices with every layer that can be in int8."""
+    table = Invented(BOARD.name, "cycles", "cold", {}, seed)
+    return build_space(graph, BOARD, table, codes_of(graph, BOARD, unranged(graph)))
 
 
 def wander(walk: Walk, rng: random.Random) -> tuple[int, ...]:

@@ -155,7 +155,7 @@ CHANGES = {
     "threads as text": (dict(threads="4"), "threads '4'; 1 or more"),
     "threads as truth": (dict(threads=True), "threads True; 1 or more"),
     "entry": (dict(nodes={"a": 3}), "entry of node 'a' is 3; it needs"),
-    "entry key": (dict(nodes={"a": {"kernel": "k", "bits": 8}}), "entry of node 'a' is"),
+    "entry key": (dict(nodes={"a": {"kernel": "k", "width": 8}}), "entry of node 'a' is"),
     "no kernel": (dict(nodes={"a": {"layout": "nchw"}}), "entry of node 'a' is"),
     "layout": (
         dict(nodes={"a": {"kernel": "k", "layout": "chwn"}}),

@@ -366,7 +366,7 @@ def test_conversions_are_the_reason(walk):
     changed = Walk(dataclasses.replace(walk.space, stages=tuple(stages)))
     row = next(r for r in explain(changed, best.choices, 1.0) if r["node"] == stage.name)
     assert row["why"].startswith(f"{rival.kernel} nchw takes")
-    assert "more of layout changes" in row["why"]
+    assert "more of changes of layout and type" in row["why"]
 
 
 def test_the_verb_explains(walk, generated, tmp_path):

@@ -399,7 +399,7 @@ def test_tensorboard_is_an_extra(tmp_path, monkeypatch):
         (["--max-error", "-1"], "--max-error: -1; a positive number; write e.g. 1e-5"),
         (["--max-error", "nan"], "--max-error: nan"),
         (["--dtype", "f8"], "--dtype: 'f8'; f32, f16, i8; name one of them"),
-        (["--dtype", "i8"], "--dtype: 'i8'; a search chooses among kernels of f32 or of f16"),
+        (["--dtype", "i8"], "--dtype: 'i8'; f32 or f16 for all layers, or --calibration"),
         (["--dtype", "f16"], "--dtype: float16 arithmetic on board local"),
         (["--runner", "qemu"], "--runner: 'qemu'"),
         (["--board", "nowhere"], "nowhere"),

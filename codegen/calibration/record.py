@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from codegen.errors import CodegenError
+from codegen.plan import WIDTHS
 
 SCHEMA = 1
 METHODS = ("minmax", "percentile", "mse", "entropy")
 _KEYS = {
     "schema": int, "model_sha256": str, "method": str, "percentile": (int, float), "data": dict,
-    "tensors": dict, "not_calibrated": dict,
+    "tensors": dict, "not_calibrated": dict, "sensitivity": dict,
 }  # fmt: skip
-_OPTIONAL = ("not_calibrated",)
+_OPTIONAL = ("not_calibrated", "sensitivity")
 _DATA = {
     "files": list, "samples": int, "seed": int, "half": (int, type(None)), "preprocess": str,
     "sha256": str,
@@ -57,7 +58,9 @@ class Calibration:
     """Ranges of the float32 activations of the optimised graph, by tensor and method.
 
     `method` is the chosen one of METHODS; the others are kept beside it. `not_calibrated` says of
-    each tensor that has no range why.
+    each tensor that has no range why. `sensitivity` has, per layer and width of its weights in
+    bits, what the outputs lose where it alone is in int8 (codegen/calibration/sensitivity.py);
+    empty where that was not measured.
     """
 
     model_sha256: str
@@ -66,10 +69,16 @@ class Calibration:
     data: DataRecord
     tensors: Mapping[str, Mapping[str, Range]]
     not_calibrated: Mapping[str, str] = field(default_factory=dict)
+    sensitivity: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
 
     def range_of(self, tensor: str, method: str = "") -> Range:
         """The range of a tensor by `method`, or by the chosen one. KeyError where it has none."""
         return self.tensors[tensor][method or self.method]
+
+    @property
+    def spans(self) -> dict[str, tuple[float, float]]:
+        """(low, high) of each tensor by the chosen method."""
+        return {t: (self.range_of(t).low, self.range_of(t).high) for t in self.tensors}
 
     def to_json(self) -> str:
         """The file: one line per tensor, so that two calibrations can be compared with diff."""
@@ -85,7 +94,10 @@ class Calibration:
             name: {method: [r.low, r.high] for method, r in ranges.items()}
             for name, ranges in self.tensors.items()
         }
-        lines += [*_block("tensors", rows, ","), *_block("not_calibrated", self.not_calibrated, "")]
+        losses = {n: {str(b): v for b, v in at.items()} for n, at in self.sensitivity.items()}
+        lines += _block("tensors", rows, ",")
+        lines += _block("not_calibrated", self.not_calibrated, "," if losses else "")
+        lines += _block("sensitivity", losses, "") if losses else []
         return "{\n" + "\n".join(lines) + "\n}\n"
 
 
@@ -133,6 +145,7 @@ def calibration_of_dict(raw: Any, where: str) -> Calibration:
         DataRecord(**{**raw["data"], "files": tuple(map(str, raw["data"]["files"]))}),
         tensors,
         {k: str(v) for k, v in raw.get("not_calibrated", {}).items()},
+        {n: _losses(where, n, entry) for n, entry in raw.get("sensitivity", {}).items()},
     )
 
 
@@ -175,6 +188,21 @@ def _ranges(where: str, name: str, entry: Any) -> dict[str, Range]:
             "calibrate again",
         )  # fmt: skip
     return {m: Range(float(entry[m][0]), float(entry[m][1])) for m in METHODS}
+
+
+def _losses(where: str, name: str, entry: Any) -> dict[int, float]:
+    widths = {str(bits): bits for bits in WIDTHS}
+
+    def fits(width: str, loss: Any) -> bool:
+        return width in widths and type(loss) in (int, float) and 0 <= loss < math.inf
+
+    if not isinstance(entry, dict) or not all(fits(w, v) for w, v in entry.items()):
+        raise CodegenError(
+            where, f"sensitivity of node {name!r} is {entry!r}",
+            f"a loss of 0 or more for widths of {WIDTHS[-1]} to {WIDTHS[0]} bits",
+            "calibrate again",
+        )  # fmt: skip
+    return {widths[w]: float(v) for w, v in entry.items()}
 
 
 def check_method(method: str, where: str) -> None:

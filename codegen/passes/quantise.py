@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from codegen.calibration.weights import quantise_per_channel
-from codegen.graph import EMPTY, Graph, Node
+from codegen.graph import Graph, Node
+from codegen.ops import OPS
 from codegen.ops.quantised import BITS
 from codegen.passes.cleanup import drop_dead
 from codegen.passes.edit import Edit
@@ -52,13 +53,15 @@ def scale_of(low: float, high: float) -> Scale:
 
 
 def quantise(graph: Graph, spans: Mapping[str, Span], able: Able,
-             keep: frozenset[str] = frozenset(),
-             bits: Mapping[str, int] = EMPTY) -> Graph:  # fmt: skip
+             bits: Mapping[str, int] | None = None) -> Graph:  # fmt: skip
     """The optimised graph with int8 wherever `able(graph, node in int8)` says that a kernel
-    computes it and `spans` has what it reads and writes; nodes of `keep` stay float32. `bits`: of
-    the weights of a node, 2 to 8 by its name, 8 for those that it does not have. Inputs and outputs
-    of the network stay what they are."""
-    run = _Quantising(graph, spans, able, keep, bits)
+    computes it and `spans` has what it reads and writes. Inputs and outputs of the network stay
+    what they are.
+
+    `bits`: the nodes that are computed in int8, by name, with the width of their weights; nodes
+    that cannot be are not. None: all products that can be, with weights of 8 bits, and what moves
+    nothing but codes."""
+    run = _Quantising(graph, spans, able, bits)
     for node in graph.nodes:
         run.node(node)
     run.outputs()
@@ -69,11 +72,9 @@ def quantise(graph: Graph, spans: Mapping[str, Span], able: Able,
 class _Quantising:
     """The graph so far, and under which names its tensors are there as codes and as reals."""
 
-    def __init__(
-        self, graph: Graph, spans: Mapping[str, Span], able: Able, keep: frozenset[str],
-        bits: Mapping[str, int],
-    ):  # fmt: skip
-        self.graph, self.able, self.keep, self.bits = graph, able, keep, bits
+    def __init__(self, graph: Graph, spans: Mapping[str, Span], able: Able,
+                 bits: Mapping[str, int] | None):  # fmt: skip
+        self.graph, self.able, self.bits = graph, able, bits
         self.edit = Edit(graph)
         self.nodes: list[Node] = []
         self.scales = _scales(graph, spans)
@@ -120,12 +121,16 @@ class _Quantising:
             self.edit.constant(f"{name}_zero", np.array(at.zero, np.int8)),
         )
 
+    def chosen(self, node: Node) -> bool:
+        """May it be in int8?"""
+        return self.bits is None or node.name in self.bits
+
     def product(self, node: Node) -> bool:
         """A convolution or matrix product in integers, if that can be."""
         x, w, *bias = node.inputs
         read = [t for t in (x, node.residual) if t]
         if (
-            node.name in self.keep
+            not self.chosen(node)
             or any(t not in self.graph.constants for t in node.inputs[1:] if t)
             or any(t not in self.scales for t in (*read, *node.outputs))
             or self.graph.tensors[x].dtype != DType.F32
@@ -133,7 +138,7 @@ class _Quantising:
         ):
             return False
         constants, activation = self.constants(node, w, bias[0] if bias else "")
-        attrs = {**node.attrs, "bits": self.bits.get(node.name, BITS)}
+        attrs = {**node.attrs, "bits": (self.bits or {}).get(node.name, BITS)}
         asked = replace(node, op=PRODUCTS[node.op], activation=activation, attrs=attrs)
         fits = sums_fit(constants["i8"], constants["bias"], int(node.op == "Dense"))
         if not fits or not self.able(self.graph, asked):
@@ -152,9 +157,8 @@ class _Quantising:
         dense = node.op == "Dense"  # [k][n]
         real = self.graph.constants[bias].astype(np.float64) if bias else None
         x = self.scales[node.inputs[0]]
-        codes, by = _weights(
-            weights.T if dense else weights, real, x, self.bits.get(node.name, BITS)
-        )
+        width = (self.bits or {}).get(node.name, BITS)
+        codes, by = _weights(weights.T if dense else weights, real, x, width)
         activation, bounds = node.activation, None
         if activation and activation.op in BOUNDS:
             bounds, activation = activation.args or (0.0, np.inf), None
@@ -171,17 +175,18 @@ class _Quantising:
         return made, activation
 
     def move(self, node: Node) -> bool:
-        """Data that is moved as codes."""
+        """Data that is moved as codes: where that was asked for, or nothing else is there."""
         values = node.inputs if node.op == "Concat" else node.inputs[:1]
+        asked = self.bits is not None and not OPS[node.op].view
         if (
             node.op not in _MOVES
             or node.activation
-            or not all(t in self.codes for t in values)
-            or any(t not in self.scales for t in node.outputs)
+            or not (self.chosen(node) if asked else all(t in self.codes for t in values))
+            or any(t not in self.scales for t in (*values, *node.outputs))
             or not self.able(self.graph, node)
         ):
             return False
-        inputs = (*(self.codes[t] for t in values), *node.inputs[len(values) :])
+        inputs = (*(self.code(t) for t in values), *node.inputs[len(values) :])
         outputs = tuple(self.coded(t) for t in node.outputs)
         self.nodes.append(replace(node, inputs=inputs, outputs=outputs))
         return True
@@ -255,6 +260,15 @@ def _scales(graph: Graph, spans: Mapping[str, Span]) -> dict[str, Scale]:
         low, high = joined.get(find(t), (0.0, 0.0))
         joined[find(t)] = min(low, spans[t][0]), max(high, spans[t][1])
     return {t: scale_of(*joined[find(t)]) for t in leader}
+
+
+def bits_of(graph: Graph) -> dict[str, int]:
+    """The nodes that compute or move codes, by name, and the width of their weights."""
+    return {
+        n.name: n.attrs.get("bits", BITS) for n in graph.nodes
+        if n.op != "Quantize" and not OPS[n.op].view
+        and any(graph.tensors[t].dtype == DType.I8 for t in n.outputs if t)
+    }  # fmt: skip
 
 
 def int8_of(graph: Graph, node: Node) -> Graph:

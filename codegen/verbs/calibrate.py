@@ -8,6 +8,7 @@ from codegen.calibration.collect import FEW, Settings, check_settings
 from codegen.calibration.collect import calibrate as run
 from codegen.calibration.data import open_data
 from codegen.calibration.record import METHODS, Calibration
+from codegen.calibration.sensitivity import with_sensitivity
 from codegen.errors import CodegenError
 from codegen.models.fetch import write_atomically
 from codegen.pipeline import load_graph
@@ -67,6 +68,14 @@ from codegen.verbs.progress import counted
     help="Use only half 0 or 1 of the data, so that the other is left to test on. Samples with the "
     "same `group` in a .npz are in the same half.",
 )
+@click.option(
+    "--sensitivity",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Also measure, over N of the samples, what the outputs lose when one layer alone is in "
+    "int8, with weights of 8 to 4 bits: what `codegen tune` needs to keep within a loss.",
+)
 @SHAPE
 @click.option(
     "--out",
@@ -86,6 +95,7 @@ def calibrate(
     samples: int,
     seed: int,
     half: int | None,
+    sensitivity: int,
     shapes: tuple[str, ...],
     out: Path,
     as_json: bool,
@@ -104,6 +114,9 @@ def calibrate(
     data = open_data(paths, [graph.tensors[t] for t in graph.inputs], preprocess, half)
     with counted(quiet, "calibrating") as progress:
         found = run(model, graph, data, settings, pinned, progress)
+    if sensitivity:
+        with counted(quiet, "layers one by one") as progress:
+            found = with_sensitivity(found, graph, data, sensitivity, progress)
     _write(out, found.to_json())
     show = console(quiet)
     if found.data.samples < FEW:
@@ -118,6 +131,7 @@ def calibrate(
         return 0
     if verbose:
         print_rows(_rows(found))
+        print_rows(_losses(found))
     show.print(
         f"{model.name}: {len(found.tensors)} tensors over {found.data.samples} sample(s), "
         f"method {method}, in {out}", markup=False,
@@ -133,6 +147,14 @@ def _write(out: Path, text: str) -> None:
             "--out", f"{out} cannot be written ({e.strerror})", "a file in a writable folder",
             "choose another",
         ) from None  # fmt: skip
+
+
+def _losses(found: Calibration) -> list[dict[str, str]]:
+    """What the outputs lose by each layer, the most sensitive first."""
+    worst = sorted(found.sensitivity.items(), key=lambda p: -max(p[1].values()))
+    return [
+        {"layer": name, **{f"{b} bits": f"{v:.2e}" for b, v in at.items()}} for name, at in worst
+    ]
 
 
 def _rows(found: Calibration) -> list[dict[str, str]]:

@@ -72,7 +72,7 @@ def form_of(space: Space, node: Node) -> str:
 
 def _pick(space: Space, stage: Stage, rules: Rules, layout: str) -> int:
     """The row the rules name; where they name none, the fastest by the table: a library has one."""
-    alone = [(i, a) for i, a in enumerate(stage.actions) if not a.group]
+    alone = [(i, a) for i, a in enumerate(stage.actions) if not (a.group or a.bits)]
     if not alone:
         return -1
     here = [(i, a) for i, a in alone if a.layout == layout] or alone

@@ -20,7 +20,7 @@ from rl.explain import FILE, read_explanation
 @JSON
 def explain(plan_file: Path, node: str, as_json: bool) -> None:
     """For each layer of a plan.json that `codegen tune` wrote: the choice, the three best
-    alternatives, and what they would have cost."""
+    alternatives, and what they would have cost, changes of layout and type included."""
     plan = read_plan(plan_file)
     rows = read_explanation(plan, plan_file.with_name(FILE))
     rows = [r for r in rows if node in r["node"]]
@@ -38,23 +38,31 @@ def explain(plan_file: Path, node: str, as_json: bool) -> None:
 
 def _heading(row: Mapping[str, Any]) -> str:
     group = f" with {', '.join(row['group'][1:])}" if row["group"] else ""
-    moved = f" + {row['conversions_ms']:.4f} ms of layout changes" if row["conversions_ms"] else ""
+    moved = f" + {row['conversions_ms']:.4f} ms of changes" if row["conversions_ms"] else ""
     return (
-        f"{row['node']}{group}: {row['kernel']} {row['layout']}, {row['layer_ms']:.4f} ms{moved} "
-        f"({row['why']})"
+        f"{row['node']}{group}: {row['kernel']} {row['layout']}{_type(row)}, "
+        f"{row['layer_ms']:.4f} ms{moved} ({row['why']})"
     )
+
+
+def _type(row: Mapping[str, Any]) -> str:
+    """Of a layer in int8: the width of its weights, and what the outputs lose by it."""
+    if not row.get("bits"):
+        return ""
+    lost = "" if row["loss"] is None else f", loss {row['loss']:.1e}"
+    return f" ({row['bits']}-bit weights{lost})"
 
 
 def _alternatives(row: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2))
     table.add_column("", width=2)
     table.add_column("alternative", overflow="fold")
-    for name in ("ms", "layout changes", "plan", "scratch", "flash"):
+    for name in ("ms", "changes", "plan", "scratch", "flash"):
         table.add_column(name, justify="right", no_wrap=True)
     for a in row["alternatives"]:
         group = f" with {len(a['group']) - 1} more" if a["group"] else ""
         table.add_row(
-            "", f"{a['kernel']} {a['layout']}{group}", f"{a['layer_ms']:.4f}",
+            "", f"{a['kernel']} {a['layout']}{_type(a)}{group}", f"{a['layer_ms']:.4f}",
             f"{a['conversions_ms']:+.4f}", f"{a['plan_ms']:+.4f}", f"{a['scratch_bytes']:,}",
             f"{a['flash_bytes']:,}",
         )  # fmt: skip

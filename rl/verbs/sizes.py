@@ -1,9 +1,12 @@
-"""Numbers on the command line: bytes, milliseconds, errors."""
+"""Numbers on the command line: bytes, milliseconds, errors, losses."""
 
 import re
 
 from codegen.errors import CodegenError
 
+DROP = ("By how many percentage points fewer samples of --data may be right than with the float "
+        "model, e.g. 0.5%.")  # fmt: skip
+COSINE = "Least mean cosine of the outputs to the float model's over --data, e.g. 0.99."
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20}
 
 
@@ -31,3 +34,21 @@ def parse_ms(option: str, ms: float) -> float:
     if ms < 0:
         raise CodegenError(option, f"{ms:g}", "a positive time in ms", "correct it")
     return ms
+
+
+def parse_drop(option: str, text: str) -> float | None:
+    """0.5% as 0.005; None for nothing. CodegenError otherwise."""
+    if not text:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text)
+    if not match or float(match[1]) > 100:
+        raise CodegenError(option, f"{text!r}", "percentage points from 0% to 100%",
+                           "write e.g. 0.5%")  # fmt: skip
+    return float(match[1]) / 100
+
+
+def parse_cosine(option: str, limit: float) -> float:
+    """A least cosine, 0 for none. CodegenError for what is none."""
+    if not 0 <= limit <= 1:
+        raise CodegenError(option, f"{limit:g}", "a cosine from 0 to 1", "write e.g. 0.99")
+    return limit

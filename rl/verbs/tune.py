@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as Rows
 
+from codegen.accuracy.gauge import check_unseen
 from codegen.board import Board, load_board
+from codegen.calibration.data import Data, open_data
 from codegen.errors import CodegenError
 from codegen.models.fetch import write_atomically
+from codegen.pipeline import Shapes, calibration_of, load_graph, model_hash
 from codegen.pricing import PricingError, Settings, ready
 from codegen.run import Runner, pick_runner
 from codegen.store import Store, store_path
@@ -45,7 +48,15 @@ from rl.tensorboard import write_curves, writer_class
 from rl.transfer import read_learnt
 from rl.tune import Request, Tools, Tuned
 from rl.tune import tune as search
-from rl.verbs.sizes import parse_bytes, parse_error, parse_ms
+from rl.verbs.sizes import (
+    COSINE,
+    DROP,
+    parse_bytes,
+    parse_cosine,
+    parse_drop,
+    parse_error,
+    parse_ms,
+)
 
 
 @click.command()
@@ -69,9 +80,23 @@ from rl.verbs.sizes import parse_bytes, parse_error, parse_ms
 @click.option("--max-latency", default=0.0, metavar="MS", help="Longest run, in milliseconds.")
 @click.option("--max-error", default=0.0, metavar="X", help="Largest max_rel_error of the network "
               "against onnxruntime, e.g. 1e-5; plans that exceed it are dropped.")  # fmt: skip
+@click.option("--max-accuracy-drop", default="", metavar="X%", help=DROP)
+@click.option("--min-cosine", default=0.0, metavar="C", help=COSINE)
+@click.option("--calibration", type=click.Path(path_type=Path), metavar="FILE",
+              help="Also choose which layers are computed in int8, and how wide their weights are, "
+              "by ranges and losses in this file (`codegen calibrate --sensitivity`).")
+@click.option("--data", "paths", multiple=True, type=click.Path(path_type=Path),
+              help="Samples on which plans are judged, with labels where there are any, as in "
+              "`codegen accuracy`. Repeatable.")  # fmt: skip
+@click.option("--preprocess", default="", metavar="SPEC",
+              help="What is done to them, as in `codegen calibrate`.")  # fmt: skip
+@click.option("--half", type=int, help="Use only half 0 or 1 of the data: the one that was not "
+              "calibrated on.")  # fmt: skip
+@click.option("--samples", type=click.IntRange(1), default=100, show_default=True, metavar="N",
+              help="Use at most so many of them, drawn at random.")  # fmt: skip
 @click.option("--pareto", default="", metavar="AXES",
-              help="Also write front.json: plans between the extremes of latency, arena, flash and "
-              "error (e.g. latency,arena), for `codegen pick`.")  # fmt: skip
+              help="Also write front.json: plans between the extremes of latency, arena, flash, "
+              "error and accuracy (e.g. latency,arena), for `codegen pick`.")  # fmt: skip
 @click.option("--html", is_flag=True, help="Also write report.html, one page with pictures.")
 @click.option("--tensorboard", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Also write learning curves there, for TensorBoard (extra "
@@ -109,6 +134,13 @@ def tune(
     max_flash: str,
     max_latency: float,
     max_error: float,
+    max_accuracy_drop: str,
+    min_cosine: float,
+    calibration: Path | None,
+    paths: tuple[Path, ...],
+    preprocess: str,
+    half: int | None,
+    samples: int,
     pareto: str,
     html: bool,
     tensorboard: Path | None,
@@ -138,11 +170,15 @@ def tune(
     make_agent(agent)
     limits = Limits(parse_bytes("--max-arena", max_arena), parse_bytes("--max-flash", max_flash),
                     parse_ms("--max-latency", max_latency),
-                    parse_error("--max-error", max_error))  # fmt: skip
+                    parse_error("--max-error", max_error),
+                    parse_drop("--max-accuracy-drop", max_accuracy_drop),
+                    parse_cosine("--min-cosine", min_cosine))  # fmt: skip
+    pinned = parse_shapes(shapes)
+    data = _data(model, pinned, paths, preprocess, half, calibration)
     request = Request(
-        model, target, parse_shapes(shapes), agent, parse_budget(budget), seed, limits, weights,
+        model, target, pinned, agent, parse_budget(budget), seed, limits, weights,
         jobs, Selection(how=measure), timeout, parse_axes(pareto) if pareto else (),
-        read_learnt(learnt), dtype,
+        read_learnt(learnt), dtype, calibration, data, samples,
     )  # fmt: skip
     out = out or Path("build") / f"{model.stem}-{target.name}-tuned"
     _check_out(out)
@@ -174,6 +210,20 @@ def tune(
     return 0
 
 
+def _data(
+    model: Path, shapes: Shapes, paths: tuple[Path, ...], preprocess: str, half: int | None,
+    calibration: Path | None,
+) -> Data | None:  # fmt: skip
+    """The samples, which the calibration must not have seen."""
+    if not paths:
+        return None
+    graph = load_graph(model, shapes)
+    data = open_data(paths, [graph.tensors[t] for t in graph.inputs], preprocess, half)
+    if calibration:
+        check_unseen(data, calibration_of(calibration, model_hash(model, shapes)), "--data")
+    return data
+
+
 def _check_out(out: Path) -> None:
     """Before the work."""
     if out.exists() and not out.is_dir():
@@ -203,6 +253,12 @@ def _progress(
         )
 
 
+def _scores(f: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Layers in int8, top-1 lost, cosine."""
+    lost = f"{f['top1_lost']:.2%}" if "top1_lost" in f else ""
+    return str(f.get("int8_layers", 0)), lost, f"{f['cosine']:.5f}" if "cosine" in f else ""
+
+
 def _show(result: dict[str, Any], quiet: bool, verbose: bool, tuned: Tuned) -> None:
     if quiet:
         return
@@ -212,7 +268,9 @@ def _show(result: dict[str, Any], quiet: bool, verbose: bool, tuned: Tuned) -> N
     table = Rows(box=None, pad_edge=False)
     table.add_column("", width=1)
     table.add_column("plan", overflow="fold")
-    for name in ("ms", "predicted", "arena", "flash", "error"):
+    judged = any("cosine" in f for f in result["finalists"])
+    scores = ("int8", "lost", "cosine") if judged else ()
+    for name in ("ms", "predicted", "arena", "flash", "error", *scores):
         table.add_column(name, justify="right", no_wrap=True)
     for f in result["finalists"]:
         mark = "*" if f["plan_sha256"] == result["chosen"]["plan_sha256"] else ""
@@ -220,7 +278,8 @@ def _show(result: dict[str, Any], quiet: bool, verbose: bool, tuned: Tuned) -> N
         cost = "failed" if "error" in f else f"{f['measured_ms']:.3f}"
         off = "?" if f["max_rel_error"] is None else f"{f['max_rel_error']:.1e}"
         table.add_row(mark, ", ".join(f["names"]), cost, expected,
-                      f"{f['arena_bytes']:,}", f"{f['flash_bytes']:,}", off)  # fmt: skip
+                      f"{f['arena_bytes']:,}", f"{f['flash_bytes']:,}", off,
+                      *(_scores(f) if judged else ()))  # fmt: skip
     show.print(table)
     show.print(
         f"{result['model']} on {result['board']}: {result['plans']:.3g} plans of "
@@ -235,4 +294,5 @@ def _show(result: dict[str, Any], quiet: bool, verbose: bool, tuned: Tuned) -> N
         show.print(result["why"])
     if verbose:
         for name, choice in tuned.chosen.plan.nodes.items():
-            show.print(f"  {name}: {choice.kernel} {choice.layout}", markup=False)
+            bits = f" {choice.bits}-bit weights" if choice.bits else ""
+            show.print(f"  {name}: {choice.kernel} {choice.layout}{bits}", markup=False)

@@ -1,0 +1,110 @@
+"""Samples that a network is judged by: what the float model makes of them, and what generated C
+does."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from codegen.accuracy.scores import Outputs, independent_groups
+from codegen.board import Board
+from codegen.calibration.data import Batch, Data
+from codegen.calibration.record import Calibration
+from codegen.errors import CodegenError
+from codegen.reference import Reference
+from codegen.run import Runner
+from codegen.verify import Interface, infer
+
+_CHUNK = 32 << 20  # bytes of inputs that one run gets
+_RUNS = 2  # at once, where the board is this machine's emulator
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """`batches` are what the runs read; `labels` [n] or None; `independent`: how many of the n
+    samples are independent of each other; `floats`: what onnxruntime computes of them."""
+
+    batches: tuple[Batch, ...]
+    labels: np.ndarray | None
+    independent: int
+    floats: Outputs
+
+    def __len__(self) -> int:
+        return len(self.floats)
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of the samples, their labels and what the float model makes of them."""
+        hashed = hashlib.sha256()
+        for batch in self.batches:
+            for name, value in sorted(batch.inputs.items()):
+                hashed.update(name.encode() + np.ascontiguousarray(value).tobytes())
+        hashed.update(self.floats.whole.tobytes())
+        hashed.update(b"" if self.labels is None else self.labels.tobytes())
+        return hashed.hexdigest()[:16]
+
+
+def gauge_of(
+    model: Path, shapes: Mapping[str, Sequence[int]], data: Data, samples: int | None, seed: int
+) -> Gauge:
+    """Run the float model over at most so many samples, drawn at random by the seed. CodegenError
+    for a network that takes several samples at once."""
+    if data.ports[0].batch > 1:
+        raise CodegenError(
+            str(model), f"a batch of {data.ports[0].batch}", "one sample per run",
+            "pin the batch to 1 with --shape",
+        )  # fmt: skip
+    chosen = data.choose(samples, seed)
+    batches = tuple(data.batches(chosen))
+    reference = Reference(model, shapes)
+    results = [reference.run(b.inputs) for b in batches]
+    labels = None if data.labels is None else data.labels[list(chosen)]
+    groups = [data.rows[i].group for i in chosen]
+    return Gauge(batches, labels, independent_groups(groups), outputs_of(results))
+
+
+def outputs_of(results: Sequence[Mapping[str, np.ndarray]]) -> Outputs:
+    """A row per sample."""
+    first, whole = [], []
+    for result in results:
+        values = [np.asarray(v).reshape(1, -1) for v in result.values()]
+        first.append(values[0])
+        whole.append(np.concatenate([v for v in values if v.dtype.kind == "f"] or values, axis=1))
+    return Outputs(np.concatenate(first), np.concatenate(whole))
+
+
+def run_plan(
+    gauge: Gauge, interface: Interface, program: Path, runner: Runner, board: Board,
+    timeout_s: float,
+) -> Outputs:  # fmt: skip
+    """What the compiled library computes. RuntimeError where it cannot be run."""
+    one = sum(t.bytes for t in interface.inputs)
+    step = max(1, _CHUNK // max(1, one))
+    chunks = [gauge.batches[i : i + step] for i in range(0, len(gauge.batches), step)]
+
+    def run(chunk: Sequence[Batch]) -> list[dict[str, np.ndarray]]:
+        inputs = [b.inputs for b in chunk]
+        return infer(interface, program, runner, board, inputs, timeout_s)
+
+    with ThreadPoolExecutor(1 if runner.name == "ssh" else _RUNS) as pool:
+        results = [r for found in pool.map(run, chunks) for r in found]
+    return outputs_of(results)
+
+
+def check_unseen(data: Data, calibration: Calibration, where: str) -> None:
+    """CodegenError for data of which the ranges were made: what a network loses is measured on
+    others."""
+    seen = calibration.data
+    if set(seen.files) & set(data.files) and (seen.half is None or seen.half == data.half
+                                              or data.half is None):  # fmt: skip
+        part = "all" if seen.half is None else f"half {seen.half}"
+        raise CodegenError(
+            where,
+            f"{', '.join(data.files)}, of which {part} was calibrated on",
+            "data that the calibration has not seen",
+            "calibrate with --half 0 and measure with --half 1, or give other data",
+        )

@@ -1,0 +1,200 @@
+"""codegen accuracy: how well plans do their task, as the generated C computes it."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from codegen.accuracy.gauge import Gauge, check_unseen, gauge_of, run_plan
+from codegen.accuracy.metrics import Metric, parse_metrics, table_of
+from codegen.accuracy.scores import Outputs
+from codegen.board import Board, load_board
+from codegen.build import compile_library
+from codegen.calibration.data import open_data
+from codegen.calibration.record import Calibration
+from codegen.errors import CodegenError
+from codegen.pipeline import Generated, Shapes, calibration_of, generate, load_graph, model_hash
+from codegen.plan import read_plan
+from codegen.run import Runner, pick_runner
+from codegen.sources import write
+from codegen.toolchain import find_toolchain
+from codegen.types import DType
+from codegen.verbs.options import (
+    ACCEPT_HOST_KEY,
+    BOARD,
+    CALIBRATION,
+    HOST,
+    JSON,
+    MODEL,
+    RUNNER,
+    SHAPE,
+    parse_shapes,
+    print_rows,
+    verbosity,
+)
+from codegen.verbs.progress import progress
+from codegen.verify import Interface
+
+FLOAT = "float model"
+
+
+@click.command()
+@MODEL
+@BOARD
+@click.option("--plan", "plans", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="A plan of this model to measure. Repeatable. Default: the plan of a build, and "
+              "with --calibration that in int8, too.")  # fmt: skip
+@click.option("--data", "paths", multiple=True, type=click.Path(path_type=Path),
+              help="Samples, as `codegen calibrate` reads them, with labels in key `y` of a .npz "
+              "where there are any. Repeatable.")  # fmt: skip
+@click.option("--preprocess", default="", metavar="SPEC",
+              help="What is done to images and arrays, as in `codegen calibrate`.")  # fmt: skip
+@click.option("--half", type=int, help="Use only half 0 or 1 of the data: the one that was not "
+              "calibrated on.")  # fmt: skip
+@click.option("--samples", type=click.IntRange(1), metavar="N",
+              help="Use at most so many samples, drawn at random. Default: all.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, help="Of the draw.")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME",
+              help="top1, agreement, cosine, mse, or a function of yours as FILE.py:NAME or "
+              "MODULE:NAME, called with outputs [n, elements] and labels [n]. Repeatable. Default: "
+              "all that the data allow.")  # fmt: skip
+@CALIBRATION
+@RUNNER
+@HOST
+@ACCEPT_HOST_KEY
+@click.option("--timeout", default=3600.0, show_default=True, help="Seconds one run may take.")
+@SHAPE
+@JSON
+@verbosity
+def accuracy(
+    model: Path,
+    board: str,
+    plans: tuple[Path, ...],
+    paths: tuple[Path, ...],
+    preprocess: str,
+    half: int | None,
+    samples: int | None,
+    seed: int,
+    metrics: tuple[str, ...],
+    calibration: Path | None,
+    runner: str,
+    host: str,
+    accept_host_key: bool,
+    timeout: float,
+    shapes: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Score the float MODEL and plans for it side by side: each plan's C code is generated,
+    compiled, and run over the data.
+
+    Figures come with an interval that has the true one with 95 % confidence; samples of one `group`
+    count as one. Data that int8 was calibrated on are refused. Exit code 1 if a plan does not
+    compile or run.
+    """
+    target, pinned = load_board(board), parse_shapes(shapes)
+    chosen = _runner(target, runner, host, accept_host_key)
+    graph = load_graph(model, pinned)
+    data = open_data(paths, [graph.tensors[t] for t in graph.inputs], preprocess, half)
+    wanted = parse_metrics(metrics, data.labels is not None)
+    known = calibration_of(calibration, model_hash(model, pinned)) if calibration else None
+    if known:
+        check_unseen(data, known, "--data")
+    jobs = _jobs(model, target, plans, pinned, calibration)
+    with progress(quiet or as_json) as stage:
+        stage("running the float model")
+        gauge = gauge_of(model, pinned, data, samples, seed)
+        outputs = {FLOAT: gauge.floats}
+        for name, make in jobs.items():
+            stage(f"building and running {name}")
+            found = _measure(make(), gauge, target, chosen, timeout)
+            if isinstance(found, str):
+                click.echo(f"error: {name}: {found}", err=True)
+                return 1
+            outputs[name] = found
+    _tell(outputs, gauge, wanted, known, as_json)
+    return 0
+
+
+def _runner(board: Board, name: str, host: str, accept_host_key: bool) -> Runner:
+    chosen = pick_runner(board, name, host, accept_host_key)
+    if chosen is None:
+        raise CodegenError(
+            "--runner", f"no runner for board {board.name} works here",
+            f"its runners: {', '.join(board.runners)}", "see `codegen doctor`",
+        )  # fmt: skip
+    return chosen
+
+
+def _jobs(
+    model: Path, board: Board, plans: tuple[Path, ...], shapes: Shapes, calibration: Path | None
+) -> dict[str, Callable[[], Generated]]:
+    """What to build, by the name it gets in the table."""
+    if not plans:
+        jobs: dict[str, Callable[[], Generated]] = {}
+        jobs["float32"] = lambda: generate(model, board, shapes=shapes)
+        if calibration:
+            jobs["int8"] = lambda: generate(model, board, shapes=shapes, calibration=calibration)
+        return jobs
+    names = [p.name for p in plans]
+    unique = names if len(set(names)) == len(names) else [str(p) for p in plans]
+    return {
+        name: lambda p=path: _by_plan(model, board, p, shapes, calibration)
+        for name, path in zip(unique, plans, strict=True)
+    }
+
+
+def _by_plan(
+    model: Path, board: Board, path: Path, shapes: Shapes, calibration: Path | None
+) -> Generated:
+    """A calibration is for the plans in int8."""
+    ranges = calibration if read_plan(path).dtype == DType.I8.value else None
+    return generate(model, board, path, shapes, calibration=ranges)
+
+
+def _measure(
+    generated: Generated, gauge: Gauge, board: Board, runner: Runner, timeout_s: float
+) -> Outputs | str:
+    with tempfile.TemporaryDirectory(prefix="codegen-accuracy-") as folder:
+        write(generated.sources, Path(folder))
+        binary = compile_library(generated.sources, Path(folder), find_toolchain(board))
+        if binary.error:
+            return f"does not compile: {binary.error}"
+        interface = Interface.of(generated.sources, generated.schedule)
+        try:
+            return run_plan(gauge, interface, binary.verify, runner, board, timeout_s)
+        except RuntimeError as e:
+            return str(e)
+
+
+def _tell(
+    outputs: dict[str, Outputs], gauge: Gauge, metrics: list[Metric],
+    calibration: Calibration | None, as_json: bool,
+) -> None:  # fmt: skip
+    rows = table_of(outputs, gauge, metrics)
+    head: dict[str, Any] = {
+        "samples": len(gauge), "independent": gauge.independent,
+        "labelled": gauge.labels is not None,
+        "calibrated_on": calibration.data.samples if calibration else None,
+    }  # fmt: skip
+    if as_json:
+        click.echo(json.dumps({**head, "plans": rows}, indent=1))
+        return
+    print_rows([
+        {"": name, **{m: _text(score) for m, score in scores.items()}}
+        for name, scores in rows.items()
+    ])  # fmt: skip
+    note = "" if gauge.independent == len(gauge) else f", {gauge.independent} of them independent"
+    click.echo(f"{len(gauge)} samples{note}; in brackets: 95 % confidence")
+
+
+def _text(score: dict[str, float | None] | None) -> str:
+    if score is None:
+        return ""
+    if score["low"] is None:
+        return f"{score['value']:.6g}"
+    return f"{score['value']:.6g} [{score['low']:.4g}, {score['high']:.4g}]"

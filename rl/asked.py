@@ -1,0 +1,58 @@
+"""Requests that cannot be met are refused before the work."""
+
+from codegen.errors import CodegenError
+from codegen.pipeline import calibration_of, model_hash
+from codegen.run import Runner
+from codegen.types import DType
+from rl.request import Request
+
+
+def check(request: Request, checker: Runner | None) -> None:
+    """CodegenError where types, limits and what can be measured do not go together."""
+    if request.dtype and (request.dtype == DType.I8.value or request.calibration):
+        raise CodegenError(
+            "--dtype",
+            f"{request.dtype!r}" + (" beside --calibration" if request.calibration else ""),
+            "f32 or f16 for all layers, or --calibration to choose between f32 and int8 for each",
+            "leave --dtype away" if request.calibration else "use --calibration for int8",
+        )
+    if checker is None and (request.exactness or request.data):
+        raise CodegenError(
+            "--max-error" if request.limits.error else "--data" if request.data else "--pareto",
+            f"nothing here can compare results of board {request.board.name} with onnxruntime",
+            f"an emulator, or a board itself: {', '.join(request.board.runners)}",
+            "see `codegen doctor`",
+        )
+    if request.calibration and request.exactness:
+        raise CodegenError(
+            "--max-error" if request.limits.error else "--pareto error",
+            "beside --calibration: int8 is not judged by its largest error",
+            "--max-accuracy-drop, --min-cosine",
+            "use one of these, with --data",
+        )
+    _check_judged(request)
+
+
+def _check_judged(request: Request) -> None:
+    option = "--min-cosine" if request.limits.cosine else "--max-accuracy-drop"
+    if not request.limits.judged:
+        return
+    if request.data is None or request.calibration is None:
+        missing = "--data" if request.data is None else "--calibration"
+        raise CodegenError(
+            option, f"without {missing}",
+            "--calibration, for which layers may be in int8, and --data, on which plans are judged",
+            f"give {missing}",
+        )  # fmt: skip
+    if request.limits.drop is not None and request.data.labels is None:
+        raise CodegenError(
+            "--max-accuracy-drop", "data without labels", "an array `y` or `labels` in the .npz",
+            "give labels, or use --min-cosine",
+        )  # fmt: skip
+    sha = model_hash(request.model, request.shapes)
+    if not calibration_of(request.calibration, sha).sensitivity:
+        raise CodegenError(
+            option, f"{request.calibration} has no sensitivity of layers",
+            "what the outputs lose by each layer in int8",
+            "calibrate again with --sensitivity 16",
+        )  # fmt: skip

@@ -1,0 +1,206 @@
+"""codegen accuracy: scores against simulations and sums by hand, and the verb on this machine."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from codegen.accuracy.metrics import parse_metrics
+from codegen.accuracy.scores import (
+    Outputs,
+    agreement,
+    cosine,
+    drop,
+    independent_groups,
+    mse,
+    top1,
+)
+from codegen.errors import CodegenError
+from codegen.pipeline import generate
+from codegen.reference import Reference
+from codegen.resources import examples_dir
+from codegen.verbs.accuracy import accuracy
+from codegen.verbs.calibrate import calibrate
+from tests.pricing_cases import LOCAL, needs_cc
+
+KWS = examples_dir() / "models" / "mlperf_kws_dscnn.onnx"
+
+
+def outputs(values) -> Outputs:
+    array = np.asarray(values, float)
+    return Outputs(array, array)
+
+
+def hits(right: np.ndarray) -> Outputs:
+    """Two classes, the label is 1."""
+    return outputs(np.stack([1.0 - right, right], axis=1))
+
+
+def test_shares_are_counted():
+    right = np.array([1, 1, 0, 1, 0, 1, 1, 1])
+    score = top1(hits(right), np.ones(8))
+    assert score.value == 6 / 8
+    assert 0 < score.low < score.value < score.high < 1
+    assert agreement(hits(right), hits(1 - right)).value == 0
+    assert agreement(hits(right), hits(right)).high == 1
+    assert drop(hits(right), hits(np.ones(8)), np.ones(8)).value == 2 / 8
+
+
+@pytest.mark.parametrize(("p", "n"), [(0.9, 60), (0.5, 200), (0.98, 400)])
+def test_intervals_of_shares_have_the_true_share_that_often(p, n):
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(400):
+        score = top1(hits((rng.random(n) < p).astype(int)), np.ones(n))
+        inside += score.low <= p <= score.high
+    assert 0.92 <= inside / 400 <= 0.99
+
+
+@pytest.mark.parametrize(("lost", "won"), [(0.05, 0.02), (0.01, 0.01), (0.2, 0.1)])
+def test_intervals_of_losses_have_the_true_loss_that_often(lost, won):
+    rng, n, inside = np.random.default_rng(1), 300, 0
+    for _ in range(400):
+        draw = rng.random(n)
+        before = (draw >= won).astype(int)
+        right = ((draw >= won + lost) | (draw < won)).astype(int)
+        score = drop(hits(right), hits(before), np.ones(n))
+        inside += score.low <= lost - won <= score.high
+    assert 0.92 <= inside / 400 <= 0.995
+
+
+def test_views_of_one_photograph_count_once():
+    right = np.repeat([1, 0, 1, 1], 10)
+    many, few = (top1(hits(right), np.ones(40), k) for k in (0, 4))
+    assert many.value == few.value
+    assert few.low < many.low < many.high < few.high
+    assert independent_groups([7, 7, 8, None, None]) == 4
+    paired = [drop(hits(right), hits(np.ones(40)), np.ones(40), k) for k in (0, 4)]
+    assert paired[1].high - paired[1].low > paired[0].high - paired[0].low
+
+
+def test_distances():
+    a, b = outputs([[1.0, 0.0], [0.0, 2.0]]), outputs([[0.0, 1.0], [0.0, 1.0]])
+    assert cosine(a, b).value == 0.5
+    assert mse(a, b).value == (1.0 + 0.5) / 2
+    assert mse(a, b).low >= 0
+    zero = outputs([[0.0, 0.0]])
+    assert cosine(zero, zero).value == 1.0
+    assert cosine(zero, zero).low is None
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """(data with labels and groups, a calibration of half of it)"""
+    folder = tmp_path_factory.mktemp("accuracy")
+    x = np.random.default_rng(0).standard_normal((24, 1, 50, 10)).astype(np.float32)
+    reference = Reference(KWS)
+    y = [next(iter(reference.run({"input": v[None]}).values())).argmax() for v in x]
+    y[:5] = [(v + 1) % 12 for v in y[:5]]
+    np.savez(folder / "data.npz", x=x, y=np.array(y), group=np.arange(24) // 2)
+    ranges = folder / "ranges.json"
+    args = [str(KWS), "--data", str(folder / "data.npz"), "--half", "0", "--out", str(ranges)]
+    assert CliRunner().invoke(calibrate, args, catch_exceptions=False).exit_code == 0
+    return folder / "data.npz", ranges
+
+
+def run(samples, *more, half="1"):
+    args = [str(KWS), "--board", "local", "--data", str(samples[0]), "--json", *more]
+    args += ["--half", half] if half else []
+    done = CliRunner().invoke(accuracy, args, catch_exceptions=False)
+    return json.loads(done.stdout)
+
+
+@needs_cc
+def test_plans_side_by_side(samples):
+    """Half 1 has the groups 1, 3, 5 ...: the labels of samples 2 and 3 are wrong."""
+    found = run(samples, "--calibration", str(samples[1]))
+    assert (found["samples"], found["independent"], found["labelled"]) == (12, 6, True)
+    assert list(found["plans"]) == ["float model", "float32", "int8"]
+    model, single, coded = found["plans"].values()
+    assert model["top1"]["value"] == pytest.approx(10 / 12)
+    assert model["agreement"] is None
+    assert single["agreement"]["value"] == 1
+    assert single["top1 lost"]["value"] == 0
+    assert single["mse"]["value"] < coded["mse"]["value"] < 1e-2
+    assert 0.99 < coded["cosine"]["value"] <= 1
+
+
+@needs_cc
+def test_plans_from_files(samples, tmp_path):
+    """Each by its name; a calibration is for those in int8."""
+    for name, made in (("a.json", generate(KWS, LOCAL)),
+                       ("b.json", generate(KWS, LOCAL, calibration=samples[1]))):  # fmt: skip
+        (tmp_path / name).write_text(made.plan.to_json())
+    plans = [o for n in ("a.json", "b.json") for o in ("--plan", str(tmp_path / n))]
+    more = ["--calibration", str(samples[1]), "--samples", "5", "--metric", "mse"]
+    found = run(samples, *plans, *more)
+    assert list(found["plans"]) == ["float model", "a.json", "b.json"]
+    assert found["samples"] == 5
+    assert found["plans"]["a.json"]["mse"]["value"] < found["plans"]["b.json"]["mse"]["value"]
+
+
+@needs_cc
+def test_a_function_of_ones_own(samples, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "def error(outputs, labels):\n    return (outputs.argmax(1) != labels).mean()\n"
+    )
+    found = run(samples, "--metric", f"{tmp_path}/mine.py:error")
+    assert found["plans"]["float32"]["error"]["value"] == pytest.approx(2 / 12)
+    text = CliRunner().invoke(
+        accuracy, [str(KWS), "--board", "local", "--data", str(samples[0]), "--half", "1"]
+    )
+    assert "12 samples, 6 of them independent" in text.stdout
+
+
+def test_data_that_were_calibrated_on_are_refused(samples):
+    for half in ("0", ""):
+        with pytest.raises(CodegenError, match=r"data\.npz, of which half 0 was calibrated on"):
+            run(samples, "--calibration", str(samples[1]), half=half)
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("best", "'best' .no such metric.; top1, agreement, cosine, mse"),
+    ("nowhere.at_all:f", "No module named 'nowhere'"),
+    ("json:nothing", "no attribute 'nothing'"),
+    ("none.py:f", "No such file"),
+])  # fmt: skip
+def test_metrics_that_are_none(name, said):
+    with pytest.raises(CodegenError, match=f"--metric: .*{said}"):
+        parse_metrics([name], True)
+
+
+def test_top1_needs_labels():
+    assert [m.name for m in parse_metrics([], False)] == ["agreement", "cosine", "mse"]
+    with pytest.raises(CodegenError, match="top1 of data without labels"):
+        parse_metrics(["top1"], False)
+
+
+def test_a_function_that_fails(samples, tmp_path):
+    (tmp_path / "bad.py").write_text("def f(outputs, labels):\n    return 1 / 0\n")
+    with pytest.raises(CodegenError, match="it failed .ZeroDivisionError"):
+        run(samples, "--metric", f"{tmp_path}/bad.py:f")
+
+
+def test_one_sample_per_run(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((4, 1, 50, 10), np.float32))
+    with pytest.raises(CodegenError, match="a batch of 2; one sample per run; pin the batch"):
+        run((tmp_path / "x.npy",), "--shape", "input=2x1x50x10", half="")
+
+
+def test_a_plan_that_does_not_compile(samples, monkeypatch):
+    from codegen.build import Binary
+
+    monkeypatch.setattr("codegen.verbs.accuracy.compile_library",
+                        lambda *_: replace(Binary(), error="no such thing"))  # fmt: skip
+    args = [str(KWS), "--board", "local", "--data", str(samples[0])]
+    done = CliRunner().invoke(accuracy, args, standalone_mode=False)
+    assert done.return_value == 1
+    assert "error: float32: does not compile: no such thing" in done.stderr
+
+
+def test_boards_that_cannot_run(samples, monkeypatch):
+    monkeypatch.setattr("codegen.verbs.accuracy.pick_runner", lambda *_: None)
+    with pytest.raises(CodegenError, match="no runner for board local works here"):
+        run(samples)

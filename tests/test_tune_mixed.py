@@ -1,0 +1,243 @@
+"""Searches in which layers may be in int8: limits on losses, and the verb from data to plan."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from codegen.calibration.data import open_data
+from codegen.cli import cli
+from codegen.errors import CodegenError
+from codegen.pipeline import load_graph
+from codegen.plan import read_plan
+from codegen.resources import examples_dir
+from rl.asked import check
+from rl.assignment import plan_of
+from rl.choice import inaccurate
+from rl.codes import codes_of
+from rl.exact import optimum
+from rl.explain import explain
+from rl.front_file import pick
+from rl.guard import Guard
+from rl.limits import Limits, loss_of, within_loss
+from rl.network import EndToEnd
+from rl.pareto import front
+from rl.request import Request
+from rl.reward import LATENCY
+from rl.walk import Walk
+from tests.pricing_cases import needs_cross
+from tests.search_cases import BOARD, KWS, mixed, unranged
+
+RESNET = examples_dir() / "models" / "mlperf_ic_resnet8.onnx"
+
+
+@pytest.fixture(scope="module")
+def walk() -> Walk:
+    """Float rows cost what they are drawn at, but no less than 10; those of int8 and casts a
+    thousandth."""
+    space = mixed(load_graph(KWS))
+
+    def cheap(action):
+        prices = {k: replace(p, cost=p.cost / 1000 if action.bits else max(10.0, p.cost))
+                  for k, p in action.prices.items()}  # fmt: skip
+        return replace(action, prices=prices)
+
+    stages = tuple(replace(s, actions=tuple(map(cheap, s.actions))) for s in space.stages)
+    casts = {k: replace(c, cost=c.cost / 1000) for k, c in space.casts.items()}
+    return Walk(replace(space, stages=stages, casts=casts))
+
+
+def test_less_loss_costs_time(walk):
+    """Down to a plan that loses nothing: no more int8 in it."""
+    before = optimum(walk)
+    most = loss_of(walk, before.choices)
+    assert most > 0
+    last = before.value
+    for part in (1.0, 0.5, 0.2, 0.05, 0.0):
+        goal = within_loss(walk, LATENCY, most * part)
+        best = optimum(walk, goal)
+        assert loss_of(walk, best.choices) <= most * part
+        cost = optimum(walk, replace(goal, loss_price=0.0)).value
+        assert cost <= best.value
+        plan = plan_of(walk.space, best.choices, "")
+        assert walk.space.codes.loss(plan.bits) == pytest.approx(loss_of(walk, best.choices))
+        assert best.value - goal.loss_price * loss_of(walk, best.choices) >= last - 1e-6
+        last = best.value - goal.loss_price * loss_of(walk, best.choices)
+    products = [s.name for s in walk.stages if s.node.op in ("Conv", "Dense")]
+    assert not set(products) & set(plan.bits)
+    assert within_loss(walk, LATENCY, float("inf")) == LATENCY
+
+
+def test_a_layer_whose_loss_is_not_known_stays_float_within_limits():
+    graph = load_graph(KWS)
+    calibration = unranged(graph)
+    some = {n: {8: 0.0} for n in list(calibration.sensitivity)[1:]}
+    codes = codes_of(graph, BOARD, replace(calibration, sensitivity=some))
+    first = list(calibration.sensitivity)[0]
+    assert codes.variants[first][0].loss == 0.0  # nothing at all is known of it
+    part = replace(calibration, sensitivity={**some, first: {4: 0.1}})
+    assert codes_of(graph, BOARD, part).variants[first][0].loss == float("inf")
+
+
+def test_fronts_of_time_and_loss(walk):
+    points = front(walk, ("latency", "accuracy"), lambda choices: 0)
+    assert len(points) > 3
+    assert [p.latency for p in points] == sorted(p.latency for p in points)
+    assert [p.accuracy for p in points] == sorted((p.accuracy for p in points), reverse=True)
+
+
+def test_explanations_tell_types(walk):
+    rows = explain(walk, optimum(walk).choices, 1.0)
+    coded = [r for r in rows if "bits" in r]
+    assert coded
+    assert all(r["bits"] in (8, 7, 6, 5, 4) and r["loss"] >= 0 for r in coded)
+
+
+class Contested:
+    """Plans with known losses, of which those above a limit break it."""
+
+    def __init__(self, limit: float):
+        self.limit, self.losses = limit, []
+        self.codes = SimpleNamespace(loss=lambda bits: bits["x"])
+
+    def sound(self):
+        return [
+            SimpleNamespace(
+                plan=SimpleNamespace(bits={"x": loss}),
+                measured=EndToEnd(1.0, (), 0, 0, scores={"cosine": 1 - (loss > self.limit)}),
+            )
+            for loss in self.losses
+        ]
+
+
+@pytest.mark.parametrize("limit", [0.001, 0.013, 0.3, 7.0])
+def test_the_guard_finds_how_much_may_be_lost(limit):
+    """Plans come in steps of loss; the best that keeps the limit is found in a few rounds."""
+    steps = [1.3**k * 1e-4 for k in range(60)]
+    guard, contest = Guard(Limits(cosine=0.99)), Contested(limit)
+    assert guard.loss == pytest.approx(0.02)
+    for _ in range(guard.rounds + 4):
+        contest.losses.append(max(s for s in steps if s <= max(guard.loss, steps[0])))
+        guard.learn(contest)
+    kept = max(s for s in contest.losses if s <= limit)
+    assert kept >= max(s for s in steps if s <= limit) / 1.6
+
+
+def test_without_limits_anything_may_be_lost():
+    guard = Guard(Limits())
+    guard.learn(Contested(0.0))
+    assert (guard.loss, guard.rounds) == (float("inf"), 0)
+
+
+@pytest.mark.parametrize(("scores", "limits", "said"), [
+    (None, Limits(cosine=0.9), "its accuracy is unknown"),
+    ({"cosine": 0.89}, Limits(cosine=0.9), "its cosine of 0.890000 is below --min-cosine 0.9"),
+    ({"cosine": 0.9}, Limits(cosine=0.9), ""),
+    ({"cosine": 1.0, "top1 lost": 0.006}, Limits(drop=0.005), "it loses 0.60% of top-1, above"),
+    ({"cosine": 0.5, "top1 lost": -0.01}, Limits(drop=0.0), ""),
+])  # fmt: skip
+def test_objections_to_accuracy(scores, limits, said):
+    found = inaccurate(EndToEnd(1.0, (), 0, 0, scores=scores), limits)
+    assert found.startswith(said)
+    assert bool(found) == bool(said)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> tuple[Path, Path, Path]:
+    """(data with labels, a calibration of its first half with losses, the folder)"""
+    folder = tmp_path_factory.mktemp("mixed")
+    x = np.random.default_rng(0).standard_normal((24, 1, 50, 10)).astype(np.float32)
+    np.savez(folder / "data.npz", x=x, y=np.arange(24) % 12)
+    args = ["calibrate", str(KWS), "--data", str(folder / "data.npz"), "--half", "0",
+            "--sensitivity", "2", "--out", str(folder / "ranges.json")]  # fmt: skip
+    assert CliRunner().invoke(cli, args, catch_exceptions=False).exit_code == 0
+    return folder / "data.npz", folder / "ranges.json", folder
+
+
+def requested(prepared, **more) -> Request:
+    graph = load_graph(KWS)
+    data = open_data([prepared[0]], [graph.tensors["input"]], half=1)
+    return replace(Request(KWS, BOARD, calibration=prepared[1], data=data), **more)
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    (dict(dtype="i8"), "--dtype: 'i8' beside --calibration; f32 or f16 for all layers"),
+    (dict(dtype="i8", calibration=None), "--dtype: 'i8'; f32 or f16 for all layers"),
+    (dict(dtype="f32"), "--dtype: 'f32' beside --calibration"),
+    (dict(limits=Limits(error=1e-5)), "--max-error: beside --calibration"),
+    (dict(pareto=("latency", "error")), "--pareto error: beside --calibration"),
+    (dict(limits=Limits(cosine=0.9), data=None), "--min-cosine: without --data"),
+    (dict(limits=Limits(drop=0.0), calibration=None), "--max-accuracy-drop: without --calibration"),
+])  # fmt: skip
+def test_requests_that_cannot_be_met(prepared, changes, said):
+    with pytest.raises(CodegenError) as caught:
+        check(requested(prepared, **changes), SimpleNamespace())
+    assert str(caught.value).startswith(said)
+
+
+def test_limits_need_labels_and_losses(prepared, tmp_path):
+    with pytest.raises(CodegenError, match="--data: nothing here can compare results"):
+        check(requested(prepared), None)
+    graph = load_graph(KWS)
+    np.save(tmp_path / "x.npy", np.zeros((4, 1, 50, 10), np.float32))
+    data = open_data([tmp_path / "x.npy"], [graph.tensors["input"]])
+    with pytest.raises(CodegenError, match="--max-accuracy-drop: data without labels"):
+        check(requested(prepared, data=data, limits=Limits(drop=0.0)), SimpleNamespace())
+    raw = json.loads(prepared[1].read_text())
+    del raw["sensitivity"]
+    (tmp_path / "ranges.json").write_text(json.dumps(raw))
+    asked = requested(prepared, calibration=tmp_path / "ranges.json", limits=Limits(cosine=0.9))
+    with pytest.raises(CodegenError, match="has no sensitivity of layers"):
+        check(asked, SimpleNamespace())
+    check(requested(prepared, limits=Limits(cosine=0.9)), SimpleNamespace())
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (["--max-accuracy-drop", "0.5"], "--max-accuracy-drop: '0.5'; percentage points"),
+    (["--max-accuracy-drop", "101%"], "--max-accuracy-drop: '101%'"),
+    (["--min-cosine", "1.1"], "--min-cosine: 1.1; a cosine from 0 to 1"),
+])  # fmt: skip
+def test_limits_that_are_none(options, said):
+    with pytest.raises(CodegenError) as caught:
+        CliRunner().invoke(cli, ["tune", str(KWS), "--board", "local", *options],
+                           catch_exceptions=False)  # fmt: skip
+    assert said in str(caught.value)
+
+
+@needs_cross
+def test_from_data_to_a_plan_of_both_types(prepared, tmp_path):
+    """On the virtual board: never slower than the float and the int8 plan of a build, judged on
+    data, built again by its plan, and picked from its front."""
+    data, ranges, folder = prepared
+    given = [str(KWS), "--board", "jetson-nano-cpu", "--calibration", str(ranges), "--data",
+             str(data), "--half", "1"]  # fmt: skip
+    out = tmp_path / "out"
+    args = ["tune", *given, "--min-cosine", "0.98", "--pareto", "latency,accuracy", "--out",
+            str(out), "--store", str(folder / "store.sqlite"), "--html", "--json"]  # fmt: skip
+    told = json.loads(CliRunner().invoke(cli, args, catch_exceptions=False).stdout)
+    chosen, finalists = told["chosen"], told["finalists"]
+    by_name = {n: f for f in finalists for n in f["names"]}
+    assert {"default", "default in int8", "exact", "exact in float32"} <= set(by_name)
+    assert "int8_layers" not in by_name["exact in float32"]
+    kept = [f for f in finalists if f["cosine"] >= 0.98]
+    assert chosen["measured_ms"] == min(f["measured_ms"] for f in kept)
+    assert chosen["cosine"] >= 0.98
+    assert by_name["default"]["cosine"] > 0.999999
+    plan = read_plan(out / "plan.json")
+    assert len(plan.bits) == chosen.get("int8_layers", 0)
+    assert (plan.dtype == "i8") == bool(plan.bits)
+    score = ["accuracy", *given, "--plan", str(out / "plan.json"), "--metric", "cosine", "--json"]
+    again = json.loads(CliRunner().invoke(cli, score, catch_exceptions=False).stdout)
+    assert again["plans"]["plan.json"]["cosine"]["value"] == pytest.approx(chosen["cosine"])
+    points = json.loads((out / "front.json").read_text())["points"]
+    best = pick(out / "front.json", Limits(cosine=max(p["cosine"] for p in points)))
+    assert best["latency_ms"] == max(p["latency_ms"] for p in points)
+    with pytest.raises(CodegenError, match="none of"):
+        pick(out / "front.json", Limits(drop=-1.0))
+    warm = json.loads(CliRunner().invoke(cli, args, catch_exceptions=False).stdout)
+    assert warm["chosen"] == chosen
+    assert warm["measured_candidates"] == 0
