@@ -25,7 +25,8 @@ def _blocked(pixels: int, depth: int, m: int, p: Mapping[str, Any]) -> dict[str,
         (n, codes): int8_order(n, depth, chain, codes)
         for n, codes in product(sizes, (True, False)) if p.get("in_order")
     }  # fmt: skip
-    return {"pixels": pixels, "block": block, "sizes": sizes, "chain": chain, "orders": orders}
+    return {"pixels": pixels, "block": block, "sizes": sizes, "chain": chain, "orders": orders,
+            "packed": p.get("packed", 0)}  # fmt: skip
 
 
 def qgemm(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:

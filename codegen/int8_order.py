@@ -128,12 +128,16 @@ def int8_order(rows: int, depth: int, chain: int = 1, codes: bool = True) -> Int
         return replace(order, times=order.times + more // order.steps)
     steps = widths(depth, chain)
     best: tuple[int, list[_Phase], list[list[_Load]], _Shape] | None = None
-    for gap, early, columns, sets in product(range(6, 0, -1), (0, 8, 20), (8, 4, 2), (2, 1)):
+    choices = product((0, 12), range(6, 0, -1), (0, 8, 20), (8, 4, 2), (2, 1))
+    for idle, gap, early, columns, sets in choices:
+        if idle and best:
+            break
         shape = _Shape(rows, chain, sets, columns)
         if not shape.fits:
             continue
         block = [_step(shape, s, step) for s, step in enumerate(steps)]
         block.append(_end(shape, codes))
+        block[-1].code += [("nop", ())] * idle  # time for loads, where little is computed
         loads = _placed(block * _BLOCKS, len(block), gap, early)
         if loads is None:
             continue
@@ -162,11 +166,10 @@ def _step(shape: _Shape, s: int, step: tuple[int, ...]) -> _Phase:
                     out.add(text, ("x", i, v), ("w", j, v))
         for t, (i, j) in turn:
             out.add(f"{'sadalp' if s else 'saddlp'} v{shape.sum(i, j)}.4s, v{t}.8h")
-    for v, width in enumerate(step):
-        for i in range(shape.rows):
-            out.loads["x", i, v] = shape.x(s, i, v), f"x{i}", width
-        for j in range(COLUMNS):
-            out.loads["w", j, v] = shape.w(s, j, v), "w", width
+    for (v, width), i in product(enumerate(step), range(shape.rows)):
+        out.loads["x", i, v] = shape.x(s, i, v), f"x{i}", width
+    for j, (v, width) in product(range(COLUMNS), enumerate(step)):
+        out.loads["w", j, v] = shape.w(s, j, v), "w", width
     return out
 
 
@@ -211,7 +214,7 @@ def _placed(phases: list[_Phase], length: int, gap: int, early: int) -> list[lis
     for n, phase in enumerate(phases):
         uses = _uses(phase, base)
         held |= {r: base + p for r, p in phase.sums.items()}
-        for key in sorted(phase.loads, key=lambda k: uses[k][0] - early * (k[0] == "w")):
+        for key in _in_turn(phase, uses, early):
             register, place, width = phase.loads[key]
             first, last = uses[key]
             low = max(before + gap, first - _AHEAD, held.get(register, -1) + 1)
@@ -235,6 +238,16 @@ def _placed(phases: list[_Phase], length: int, gap: int, early: int) -> list[lis
         for a, b in zip(first, second, strict=True)
     )
     return out[: 3 * length] if alike else None
+
+
+def _in_turn(phase: _Phase, uses: dict[Key, tuple[int, int]], early: int) -> list[Key]:
+    """Loads in the order of need, w so much `early` and as it lies in memory."""
+    need = {k: uses[k][0] for k in phase.loads}
+    before = max(need.values())
+    for k in reversed([k for k in need if k[0] == "w"]):
+        before = min(before, need[k])
+        need[k] = before - early
+    return sorted(need, key=need.__getitem__)
 
 
 def _uses(phase: _Phase, base: int) -> dict[Key, tuple[int, int]]:

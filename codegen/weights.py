@@ -268,7 +268,14 @@ def _code_panels(w: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
         for j in range(0, w.shape[1], 4) for a in range(0, k, step)
     ]  # fmt: skip
     more = np.zeros(4 * step if params.get("in_order") else 0, w.dtype)
-    return np.concatenate([*panels, more])
+    codes = np.concatenate([*panels, more])
+    return _packed(codes) if params.get("packed") else codes
+
+
+def _packed(codes: np.ndarray) -> np.ndarray:
+    """Codes of 4 bits, each 16 after another 16 in the high halves of their bytes."""
+    low, high = codes.reshape(-1, 2, 16).transpose(1, 0, 2)
+    return ((low & 15) | (high << 4)).astype(np.int8).reshape(-1)
 
 
 def qconv_panels(c: Constants) -> Packed:

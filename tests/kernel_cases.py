@@ -3,6 +3,7 @@ bracket the row's tile."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,8 @@ from codegen.builder import Builder
 from codegen.graph import Activation, Graph, Node, Tensor
 from codegen.kernels import Kernel, refusal
 from codegen.layer import layer_of
-from codegen.ops import OPS
+from codegen.ops import OPS, quantised
 from codegen.ops.base import Case
-from codegen.ops.quantised import qconv_case, qdense_case
 from codegen.plan import Choice
 from codegen.types import DType
 
@@ -204,11 +204,18 @@ def _transpose_trials(row: Kernel) -> Iterator[Case]:
     yield Case(((520, 530),), {"perm": (1, 0)})
 
 
+def _bits(row: Kernel) -> int:
+    """The most bits of weights that a row can take."""
+    return max(row.when.get("bits", [quantised.BITS]))
+
+
 def _qconv_trials(row: Kernel) -> Iterator[Case]:
     """Pixels around a tile, channels around 4 and 16, depths around steps and loops of them,
     several blocks; windows that hang over; depthwise blocks of 16 and 8."""
+    qconv_case = partial(quantised.qconv_case, bits=_bits(row))
     for i, w in enumerate(bracket(4)):
         yield qconv_case((1, 8 * (1 + i), 1, w), bracket(4)[i], (1, 1))
+        yield qconv_case((1, 32 * (1 + i), 1, w), bracket(16)[i], (1, 1))
         yield qconv_case((1, (144, 152, 160, 200, 328)[i], 1, w), bracket(16)[i], (1, 1))
     yield qconv_case((2, 40, 9, 31), 10, (1, 1), low=-7)
     yield qconv_case((1, 3, 17, 19), 13, (7, 7), pads=(3, 3, 3, 3), strides=(2, 2))
@@ -226,8 +233,9 @@ def _qconv_trials(row: Kernel) -> Iterator[Case]:
 def _qdense_trials(row: Kernel) -> Iterator[Case]:
     for n in (*bracket(4), 16, 31):
         for m, k in ((1, 8), (1, 40), (6, 16)):
-            yield qdense_case(m, k, n)
-    yield qdense_case(107, 512, 19)
+            yield quantised.qdense_case(m, k, n, bits=_bits(row))
+            yield quantised.qdense_case(m, 32 * -(-k // 32), n, bits=_bits(row))
+    yield quantised.qdense_case(107, 512, 19, bits=_bits(row))
 
 
 TILED = {

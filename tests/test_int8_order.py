@@ -20,6 +20,7 @@ from codegen.run.virtual import inorder
 from codegen.sources import write
 from codegen.toolchain import find_toolchain
 from tests.kernel_cases import make_graph, plan_nodes, trials
+from tests.test_quantise import check_extremes
 
 BOARD = "raspberry-pi-3b-plus"
 ROWS = [r for r in load_kernels().values() if r.params.get("in_order") and r.dtype == ("i8",)]
@@ -65,6 +66,7 @@ def test_assembly_is_exact(row, tmp_path):
     runner = pick_runner(board, "qemu")
     if runner is None:
         pytest.skip(f"nothing runs code for {BOARD} here")
+    check_extremes(row, board, tmp_path / "extremes")
     batch = trials(row)
     graph = make_graph(batch, seed=1)
     plan = Plan(board.name, "0" * 64, plan_nodes(graph, batch, row))

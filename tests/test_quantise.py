@@ -79,6 +79,22 @@ def test_only_the_named_nodes_are_in_int8():
     assert (wide, narrow) == (127, 15)
 
 
+@pytest.mark.parametrize("width", [7, 5, 4])
+def test_weights_of_fewer_bits(width):
+    """Kernels for so many bits take them, and those for fewer do not."""
+    graph = load_graph(KWS)
+    bits = {n.name: width for n in graph.nodes if n.op in ("Conv", "Dense")}
+    spans = spans_of(graph, random_inputs(graph, 0))
+    made = quantise(graph, spans, int8_rows(BOARD), bits)
+    assert bits_of(made) == bits
+    for node in (n for n in made.nodes if n.name in bits):
+        assert np.abs(made.constants[node.inputs[1]]).max() == 2 ** (width - 1) - 1
+        layer = layer_of(made, node, "nhwc")
+        for row in (r for r in INT8 if "bits" in r.when and r.family == layer.family):
+            refused = "needs bits" in refusal(row, layer, tuple(BOARD.isa))
+            assert not refused or width > max(row.when["bits"])
+
+
 def test_data_is_moved_as_codes_where_that_is_asked_for():
     b = Builder("net")
     b.input(Tensor("x", (1, 2, 3, 3), DType.F32))
@@ -147,7 +163,7 @@ def test_what_is_joined_has_one_scale_and_stays_in_int8():
 
 
 def extreme(row, x: int, w: int) -> tuple:
-    """One layer whose every product is as large as it can be, and scales that keep its sums."""
+    """One layer whose every product is as large as can be, of sign w; scales that keep its sums."""
     depth, dims = 512, {"qconv2d": (1, 512, 1, 9), "qdense": (5, 512)}[row.family]
     channels, kernel, attrs = 6, (1, 1), {}
     if "depthwise" in row.name:
@@ -155,6 +171,8 @@ def extreme(row, x: int, w: int) -> tuple:
         attrs = {"group": 24}
     weights = (channels, dims[1] // attrs.get("group", 1), *kernel)
     weights = weights if row.family == "qconv2d" else (512, channels)
+    attrs["bits"] = max(row.when.get("bits", [8]))
+    w *= 2 ** (attrs["bits"] - 1) - 1
     constants = (
         np.full(weights, w, np.int8),
         np.full(channels, 1000, np.int32),
@@ -167,26 +185,31 @@ def extreme(row, x: int, w: int) -> tuple:
 
 @pytest.mark.parametrize("row", INT8, ids=lambda r: r.name)
 def test_extreme_values_are_exact(row, tmp_path):
-    """x of -128 and 127 beside the zero point that is farthest, weights of -127 and 127."""
+    check_extremes(row, BOARD, tmp_path)
+
+
+def check_extremes(row, board, tmp_path):
+    """x of -128 and 127 beside the zero point that is farthest, the least and the largest weights
+    of as many bits as the row takes: sums in 16 bits are as large as they can be."""
     b, inputs, nodes, outputs = Builder("net"), {}, {}, []
     op = "QConv" if row.family == "qconv2d" else "QDense"
-    for i, (x, w) in enumerate(((-128, 127), (-128, -127), (127, 127), (127, -127))):
+    for i, (x, w) in enumerate(((-128, 1), (-128, -1), (127, 1), (127, -1))):
         case, value = extreme(row, x, w)
         b.input(Tensor(f"x{i}", value.shape, DType.I8))
         names = [b.constant(f"k{i}_{j}", c) for j, c in enumerate(case.inputs[1:])]
         outputs += b.add(op, [f"x{i}", *names], case.attrs, f"n{i}")
         inputs[f"x{i}"], nodes[f"n{i}"] = value, Choice(row.name, "nhwc")
     graph = b.graph(list(inputs), outputs)
-    assert not refusal(row, layer_of(graph, graph.nodes[0], "nhwc"), tuple(BOARD.isa))
-    generated = finish(graph, Plan("local", "0" * 64, nodes), BOARD, "net")
+    assert not refusal(row, layer_of(graph, graph.nodes[0], "nhwc"), tuple(board.isa))
+    generated = finish(graph, Plan(board.name, "0" * 64, nodes), board, "net")
     write(generated.sources, tmp_path)
-    binary = compile_library(generated.sources, tmp_path, find_toolchain(BOARD))
+    binary = compile_library(generated.sources, tmp_path, find_toolchain(board))
     assert not binary.error, binary.error
     interface = Interface.of(generated.sources, generated.schedule)
-    got = infer(interface, binary.verify, pick_runner(BOARD), BOARD, [inputs])[0]
+    got = infer(interface, binary.verify, pick_runner(board), board, [inputs])[0]
     expected = interpret(graph, inputs)
     for name in outputs:
-        assert (got[name].reshape(-1) == expected[name].reshape(-1)).all()
+        np.testing.assert_array_equal(got[name].reshape(-1), expected[name].reshape(-1))
         assert len(set(expected[name].reshape(-1).tolist()) - {-128, 127}) >= 1
 
 

@@ -6,9 +6,10 @@ and go back to int8 in one rounding:
     y = clamp(round(real / y_scale) + y_zero, low, high),  real = act(acc * scale + residual)
     acc = sum (x - x_zero) * w + bias
 
-acc is exact; what follows is float32, rounded to nearest, ties to even (ONNX QLinearConv). Without
-activation and residual `scale` is that of a product over y's, and real / y_scale is one
-multiplication.
+acc is exact. Weights lie in [-(2^(bits-1) - 1), 2^(bits-1) - 1]; `bits` is an attribute of the
+product, 8 where it is missing, and kernels for fewer bits rely on it. What follows acc is float32,
+rounded to nearest, ties to even (ONNX QLinearConv). Without activation and residual `scale` is that
+of a product over y's, and real / y_scale is one multiplication.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,7 @@ from codegen.types import DType
 
 CODES = (DType.I8, DType.U8)
 Finish = Callable[[np.ndarray], np.ndarray]
+BITS = 8  # of a weight
 # Entries of the constant `zeros` of QConv and QDense.
 X_ZERO, Y_ZERO, LOW, HIGH, RESIDUAL_ZERO = range(5)
 # And of `factors`: what a real result is multiplied by, and the residual's scale.
@@ -217,8 +219,9 @@ def _expand_qlinear_matmul(b: Any, node: Any) -> None:
     b.add("Quantize", [y, *node.inputs[6:8]], {"axis": 1}, node.name, node.outputs)
 
 
-def _codes(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    return rng.integers(-127, 128, shape).astype(np.int8)
+def _codes(rng: np.random.Generator, *shape: int, bits: int = BITS) -> np.ndarray:
+    most = 2 ** (bits - 1) - 1
+    return rng.integers(-most, most + 1, shape).astype(np.int8)
 
 
 def qconv_case(
@@ -228,16 +231,19 @@ def qconv_case(
     rng = np.random.default_rng(out + sum(x))
     cg = x[1] // attrs.get("group", 1)
     depth = cg * int(np.prod(kernel))
-    w = _codes(rng, out, cg, *kernel)
+    w = _codes(rng, out, cg, *kernel, bits=attrs.get("bits", BITS))
     constants = _constants(rng, out, depth, zero, low)
     return Case((x, w, *constants), attrs, (1, 2, 3, 4, 5))
 
 
-def qdense_case(m: int, k: int, n: int, zero: int = -5, low: int = -128) -> Case:
+def qdense_case(
+    m: int, k: int, n: int, zero: int = -5, low: int = -128, bits: int = BITS
+) -> Case:
     """A QDense of such constants."""
     rng = np.random.default_rng(m + k + n)
-    return Case(((m, k), _codes(rng, k, n), *_constants(rng, n, k, zero, low)), {},
-                (1, 2, 3, 4, 5))  # fmt: skip
+    constants = _constants(rng, n, k, zero, low)
+    w = _codes(rng, k, n, bits=bits)
+    return Case(((m, k), w, *constants), {"bits": bits}, (1, 2, 3, 4, 5))
 
 
 def _constants(
@@ -247,6 +253,15 @@ def _constants(
     scale = (rng.uniform(0.5, 1.5, n) / (120.0 * np.sqrt(depth))).astype(np.float32)
     zeros = np.array([zero, -7, low, 127, 11], np.int32)
     return bias, scale, zeros, np.array([0.75, 0.5], np.float32)
+
+
+def _with_bits(dims: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """The sizes of a product, and the bits of its weights."""
+
+    def of(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, Any]:
+        return {**dims(attrs, ins, outs), "bits": attrs.get("bits", BITS)}
+
+    return of
 
 
 def _dense_macs(d: Mapping[str, Any]) -> int:
@@ -297,8 +312,8 @@ OPS = (
         ),
     ),
     OpDef(
-        "QConv", _infer_conv, _reference_conv, "qconv2d", conv.OPS[0].dims,
-        attrs=conv.OPS[0].attrs, normalise=_normalise_conv, spatial=True,
+        "QConv", _infer_conv, _reference_conv, "qconv2d", _with_bits(conv.OPS[0].dims),
+        attrs={**conv.OPS[0].attrs, "bits": BITS}, normalise=_normalise_conv, spatial=True,
         fuses=("activation", "residual"), whole=True, macs=conv.OPS[0].macs,
         cases=(
             qconv_case((1, 3, 9, 7), 5, (3, 3), pads=(1, 1, 1, 1)),
@@ -308,8 +323,8 @@ OPS = (
         ),
     ),
     OpDef(
-        "QDense", _infer_dense, _reference_dense, "qdense", dense.dense_dims,
-        fuses=("activation", "residual"), whole=True, macs=_dense_macs,
+        "QDense", _infer_dense, _reference_dense, "qdense", _with_bits(dense.dense_dims),
+        attrs={"bits": BITS}, fuses=("activation", "residual"), whole=True, macs=_dense_macs,
         cases=(qdense_case(1, 7, 5), qdense_case(3, 20, 9), qdense_case(2, 33, 18, low=-7)),
     ),
     OpDef(

@@ -13,6 +13,7 @@ import numpy as np
 
 from codegen.graph import Graph, Node
 from codegen.interpret import evaluate_node, wide
+from codegen.ops.quantised import BITS
 from codegen.passes.edit import Edit
 from codegen.passes.quantise import BOUNDS, PRODUCTS, Scale, product_constants, sums_fit
 from codegen.types import DType
@@ -107,7 +108,7 @@ def _product(edit: Edit, node: Node) -> None:
         return
     names = [edit.constant(f"{node.name}_{k}", v) for k, v in constants.items()]
     made = replace(node, op=PRODUCTS[node.op], inputs=(before.inputs[0], *names),
-                   outputs=follower.outputs)  # fmt: skip
+                   outputs=follower.outputs, attrs={**node.attrs, "bits": BITS})  # fmt: skip
     edit.replace(follower, made)
     for old in chain:
         edit.remove(old)

@@ -15,6 +15,7 @@ import numpy as np
 from codegen.calibration.weights import quantise_per_channel
 from codegen.graph import Graph, Node
 from codegen.ops import OPS
+from codegen.ops.quantised import BITS
 from codegen.passes.cleanup import drop_dead
 from codegen.passes.edit import Edit
 from codegen.types import DType
@@ -23,7 +24,6 @@ Span = tuple[float, float]
 Able = Callable[[Graph, Node], bool]
 
 LOWEST, HIGHEST = -128, 127
-BITS = 8  # of weights, if nothing else is asked for
 _LARGEST_BIAS = float(1 << 30)  # of 32 bits, which leaves as much to the products
 _INT32 = np.iinfo(np.int32).max
 _FARTHEST = HIGHEST - LOWEST  # of a code from its zero point
@@ -138,7 +138,8 @@ class _Quantising:
         ):
             return False
         constants, activation = self.constants(node, w, bias[0] if bias else "")
-        asked = replace(node, op=PRODUCTS[node.op], activation=activation)
+        attrs = {**node.attrs, "bits": (self.bits or {}).get(node.name, BITS)}
+        asked = replace(node, op=PRODUCTS[node.op], activation=activation, attrs=attrs)
         fits = sums_fit(constants["i8"], constants["bias"], int(node.op == "Dense"))
         if not fits or not self.able(self.graph, asked):
             return False
