@@ -77,7 +77,9 @@ def _figures(
     scores = table_of({"float model": gauge.floats, **outputs}, gauge, metrics)
     for name, row in rows.items():
         row["scores"] = scores[name]
+    greedy = next((f for f in sound if "greedy" in f.names), None)
     return {
+        "greedy": _plan(greedy, tuned, board) if greedy else None,
         "samples": len(gauge), "independent": gauge.independent, "of": len(data),
         "scores": scores["float model"], "plans": rows,
     }  # fmt: skip
