@@ -27,8 +27,8 @@ everything below is measured on the other half; views and patches of one photogr
 `codegen tune --calibration` then decides for each layer whether it is in int8, within a cosine of
 {COSINE} to the float model and, where there are {MANY} labelled samples or more, {DROP:.1%} of
 top-1 lost. **float32** is our own fastest float plan (the search measures it, too), **int8** what
-`codegen build --calibration` makes without a search, **chosen** what the search took, **greedy** the
-cheapest row of each layer in execution order, its own conversions and casts included. Figures in
+`codegen build --calibration` makes without a search, **chosen** what the search took, **greedy**
+the cheapest row of each layer in execution order, own conversions and casts included. Figures in
 brackets are 95 % confidence intervals; views of one photograph count as one sample.
 """
 
