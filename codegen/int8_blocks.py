@@ -44,8 +44,19 @@ def qim2col(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def qdepthwise(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
-    """`line`: codes of an input line with the padding that windows see; `span` lines at a time."""
-    line = ((d["ow"] - 1) * d["sw"] + (d["kw"] - 1) * d["dw"] + 1) * d["c"]
-    line = max(line, d["pl"] * d["c"])
-    span = (d["kh"] - 1) * d["dh"] + 1
-    return {"line": line, "span": span, "scratch_floats": line * span}
+    """`line`: codes of a line outside of the image, 0 where none is needed; `span`: pixels of a
+    window's row; `inside`: the outputs from and up to which windows hang over no side;
+    `some_outputs` have what they read and write in L1; `group` products fit in 16 bits."""
+    span = (d["kw"] - 1) * d["dw"] + 1
+    first = min(-(-d["pl"] // d["sw"]), d["ow"])
+    last = max(min((d["w"] + d["pl"] - span) // d["sw"] + 1, d["ow"]), first)
+    under = (d["oh"] - 1) * d["sh"] - d["pt"] + (d["kh"] - 1) * d["dh"] >= d["h"]
+    line = d["w"] * d["c"] if d["pt"] or under else 0
+    some = (_NEAR_BYTES // d["c"] - d["kh"] * span) // (d["kh"] * d["sw"] + 1)
+    parts = -(-(last - first) // max(some, 8)) or 1
+    some = -(-(last - first) // (p["together"] * parts)) * p["together"]
+    patch = d["kh"] * span * d["c"] if first or last < d["ow"] else 0
+    return {
+        "line": line, "span": span, "inside": (first, last), "some_outputs": some,
+        "group": 2 * p.get("chain", 1), "scratch_floats": line + patch,
+    }  # fmt: skip

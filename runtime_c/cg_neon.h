@@ -20,13 +20,30 @@ static inline float32x4_t cg_clip_f32x4(float32x4_t x, float lo, float hi)
     return vminq_f32(vmaxq_f32(x, vdupq_n_f32(lo)), vdupq_n_f32(hi));
 }
 
-/* 4 codes less their zero point. */
-static inline float32x4_t cg_codes_f32x4(const int8_t *x, int32_t zero)
+/* `count` codes, at most 4, less their zero point. */
+static inline float32x4_t cg_codes_f32x4(const int8_t *x, int32_t zero, size_t count)
 {
-    int32_t codes;
-    memcpy(&codes, x, 4);
+    int32_t codes = 0;
+    memcpy(&codes, x, count);
     const int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(codes)));
     return vcvtq_f32_s32(vsubq_s32(vmovl_s16(vget_low_s16(wide)), vdupq_n_s32(zero)));
+}
+
+/* x / divisor, correctly rounded where it is less than 2^15 and not tiny; some number beyond that where it is not. `inverse` is 1 / divisor,
+ * correctly rounded. q = x inverse is off by at most 2 units in the last place; a correction q + (x - q divisor) inverse brings it
+ * within one, and then another is exact (P. Markstein, Computation of elementary functions on the IBM RISC System/6000 processor,
+ * 1990). That needs fused multiply-adds, which what stands in for NEON elsewhere does not have. */
+static inline float32x4_t cg_quotient_f32x4(float32x4_t x, float32x4_t divisor, float32x4_t inverse)
+{
+#if defined(__aarch64__)
+    const float32x4_t q = vmulq_f32(x, inverse);
+    const float32x4_t near = vfmaq_f32(q, vfmsq_f32(x, q, divisor), inverse);
+    const float32x4_t exact = vfmaq_f32(near, vfmsq_f32(x, near, divisor), inverse);
+    return vbslq_f32(vcaltq_f32(q, vdupq_n_f32(32768.0f)), exact, q);
+#else
+    (void)inverse;
+    return vdivq_f32(x, divisor);
+#endif
 }
 
 /* 8 numbers saturated to 16 bits. */

@@ -323,3 +323,43 @@ def test_sums_fit_in_32_bits():
     assert sums_fit(codes, np.array([largest - 4 * 127 * 255]), 0)
     assert not sums_fit(codes, np.array([largest - 4 * 127 * 255 + 1]), 0)
     assert not sums_fit(codes.reshape(4, 1), np.array([-largest]), 1)
+
+
+@pytest.mark.parametrize("name", ["local", "jetson-nano-cpu"])
+def test_codes_are_those_of_a_division(name, tmp_path):
+    """Real values around ties of many scales, and what is far beyond the codes; the board's
+    division is one only in effect."""
+    board = load_board(name)
+    try:
+        toolchain = find_toolchain(board)
+        runner = pick_runner(board, "" if name == "local" else "qemu")
+    except CodegenError as e:
+        pytest.skip(str(e))
+    if runner is None:
+        pytest.skip(f"nothing runs code for {name} here")
+    rng = np.random.default_rng(5)
+    b, inputs, nodes, outputs = Builder("net"), {}, {}, []
+    ties = np.arange(-140, 140, dtype=np.float32) + np.float32(0.5)
+    odd = np.array([np.inf, -np.inf, np.nan, 3e38, -3e38, 1e-45, 0.0, 1e30], np.float32)
+    odd = odd[5:7] if name == "local" else odd  # x86 converts nothing beyond 32 bits
+    scales = np.exp(rng.uniform(-12, 6, 40)).astype(np.float32)
+    for i, scale in enumerate((*scales, np.float32(1e-38), np.float32(1e30))):
+        with np.errstate(all="ignore"):
+            at = ties * scale
+            near = [at, np.nextafter(at, np.float32(np.inf)), np.nextafter(at, -np.float32(np.inf))]
+            value = np.concatenate([*near, odd]).astype(np.float32)[None]
+        b.input(Tensor(f"x{i}", value.shape, DType.F32))
+        zero = np.array(rng.integers(-128, 128), np.int8)
+        names = [f"x{i}", b.constant(f"s{i}", np.array(scale)), b.constant(f"z{i}", zero)]
+        outputs += b.add("Quantize", names, {"axis": 0}, f"n{i}")
+        inputs[f"x{i}"], nodes[f"n{i}"] = value, Choice("quantize_f32_neon", "nchw")
+    graph = b.graph(list(inputs), outputs)
+    generated = finish(graph, Plan(board.name, "0" * 64, nodes), board, "net")
+    write(generated.sources, tmp_path)
+    binary = compile_library(generated.sources, tmp_path, toolchain)
+    assert not binary.error, binary.error
+    interface = Interface.of(generated.sources, generated.schedule)
+    got = infer(interface, binary.verify, runner, board, [inputs])[0]
+    expected = interpret(graph, inputs)
+    for t in outputs:
+        np.testing.assert_array_equal(got[t].reshape(-1), expected[t].reshape(-1), t)
