@@ -95,9 +95,10 @@ def test_guesses_follow_what_a_row_took(walk):
     assert spread > 0
 
 
-def test_active_measuring_finds_the_optimum_with_fewer_measurements(vww):
+def test_active_measuring_finds_the_optimum_with_fewer_measurements():
     """The truth is the formula, distorted per row and per candidate."""
-    graph, formula, rng = vww.space.graph, vww.space.table, random.Random(4)
+    graph, rng = load_graph(VWW), random.Random(4)
+    formula = formula_table(graph, BOARD)
     rows = {n.split()[0] for found in formula.layers.values() for n in found}
     factor = {row: math.exp(rng.gauss(0, 0.3)) for row in sorted(rows)}
     truth = dataclasses.replace(formula, layers={
@@ -177,29 +178,30 @@ def test_a_wrong_candidate_leaves_the_space(walk, generated):
 
 
 @pytest.fixture(scope="module")
-def vww() -> Walk:
-    graph = load_graph(VWW)
+def roomy() -> Walk:
+    """Where memory can be had for time."""
+    graph = load_graph(RESNET)
     return Walk(build_space(graph, BOARD, formula_table(graph, BOARD)))
 
 
-def test_a_smaller_arena_costs_time(vww):
-    arena = arena_in(vww)
-    fastest = optimum(vww)
+def test_a_smaller_arena_costs_time(roomy):
+    arena = arena_in(roomy)
+    fastest = optimum(roomy)
     limit = int(0.75 * arena(fastest.choices))
-    small = optimum(vww, goal_for(vww, Limits(arena=limit), arena))
+    small = optimum(roomy, goal_for(roomy, Limits(arena=limit), arena))
     assert arena(small.choices) <= limit
     assert small.value > fastest.value
     with pytest.raises(CodegenError, match="--max-arena: 100 bytes are not enough; the smallest"):
-        goal_for(vww, Limits(arena=100), arena)
+        goal_for(roomy, Limits(arena=100), arena)
 
 
-def test_q_learning_keeps_the_smallest_arena(vww):
+def test_q_learning_keeps_the_smallest_arena(roomy):
     """Steps that the limit forbids are learnt, though what they cost is infinite."""
-    arena = arena_in(vww)
-    least = int(front(vww, ("latency", "arena"), arena)[-1].arena)
-    goal = goal_for(vww, Limits(arena=least), arena)
-    found = QLearning().search(Problem(vww, goal, seed=3))
-    assert found.value <= 1.01 * optimum(vww, goal).value
+    arena = arena_in(roomy)
+    least = int(front(roomy, ("latency", "arena"), arena)[-1].arena)
+    goal = goal_for(roomy, Limits(arena=least), arena)
+    found = QLearning().search(Problem(roomy, goal, seed=3))
+    assert found.value <= 1.01 * optimum(roomy, goal).value
     assert arena(found.choices) <= least
 
 
@@ -257,14 +259,14 @@ def test_hypervolume_is_the_cells_that_are_dominated(found):
     assert hypervolume(found, AXES, (6, 6, 6)) == pytest.approx(cells / 6**3)
 
 
-def test_a_front_has_both_ends(vww):
-    found = front(vww, ("latency", "arena"), arena_in(vww))
-    assert found[0].latency == pytest.approx(optimum(vww).value)
+def test_a_front_has_both_ends(roomy):
+    found = front(roomy, ("latency", "arena"), arena_in(roomy))
+    assert found[0].latency == pytest.approx(optimum(roomy).value)
     assert len(found) > 1
     sizes = [p.arena for p in found]
     assert sizes == sorted(set(sizes), reverse=True)
     for p in found:
-        assert p.latency == pytest.approx(cost_of(vww, p.choices))
+        assert p.latency == pytest.approx(cost_of(roomy, p.choices))
 
 
 @pytest.fixture
