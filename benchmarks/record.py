@@ -20,6 +20,8 @@ from codegen.board import Board, load_board
 from codegen.errors import CodegenError
 from codegen.graph import Graph, Node
 from codegen.groups import Group, find_groups, regroup
+from codegen.kernels import candidates
+from codegen.layer import layer_of
 from codegen.layout import LAYOUTS
 from codegen.models.fetch import fetch, write_atomically
 from codegen.ops import OPS
@@ -30,7 +32,7 @@ from codegen.recorded import FOLDER, Recorded, load_recorded, read_recorded
 from codegen.run import pick_runner
 from codegen.signature import Signature, signature_of
 from codegen.store import Store, store_path
-from rl.promising import promising
+from rl.promising import READS, promising
 
 NETWORKS = (*MODELS, "mnist8", "mlperf_ad_ae", "ppocr_cls", "blazeface_back", "oww_embedding")
 # Candidates that are expected to take so many times what the best one does, or fewer than so many.
@@ -44,6 +46,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.record", description=__doc__)
     parser.add_argument("--core", default=",".join(BOARDS), metavar="A,B")
     parser.add_argument("--model", default=",".join(NETWORKS), metavar="A,B")
+    parser.add_argument("--rows", default="", metavar="TEXT",
+                        help="only layers that a kernel row computes whose name has this")
     parser.add_argument("--jobs", type=int, default=0, help="programs at once; 0: one per core")
     options = parser.parse_args()
     try:
@@ -51,7 +55,7 @@ def main() -> None:
             board = load_board(BOARDS[core])
             for name in options.model.split(","):
                 start = time.monotonic()
-                found = _network(name, board, options.jobs)
+                found = _network(name, board, options.jobs, options.rows)
                 facts = {"core": board.core, "board": board.name, "runner": "virtual"}
                 add_recorded(board.core, found, facts)
                 print(f"{core} {name}: {len(found)} layers ({time.monotonic() - start:.0f} s)",
@@ -73,12 +77,16 @@ def add_recorded(
     load_recorded.cache_clear()
 
 
-def _network(name: str, board: Board, jobs: int) -> Recorded:
+def _network(name: str, board: Board, jobs: int, rows: str = "") -> Recorded:
     path = Path(name) if name.endswith(".onnx") else fetch(name)
     graph = load_graph(path)
     settings = Settings(warm_weights(generate(path, board).schedule, board), jobs=jobs)
     alone = {n.name: (graph, n) for n in graph.nodes if _is_wanted(n)}
     grouped = {g.names: _group(graph, g) for g in find_groups(graph)}
+    if rows:
+        grouped = {names: p for names, p in grouped.items() if _has_row(p, board, rows)}
+        inside = {n for names in grouped for n in names}
+        alone = {n: p for n, p in alone.items() if n in inside or _has_row(p, board, rows)}
     best = _best([*alone.values(), *grouped.values()], board, settings)
     out = {signature_of(*place).key: best[signature_of(*place)] for place in alone.values()}
     least = {n: min(c for _, c in best[signature_of(*p)].values()) for n, p in alone.items()}
@@ -94,6 +102,11 @@ def _is_wanted(node: Node) -> bool:
     return needs_kernel(node) and OPS[node.op].macs is not None
 
 
+def _has_row(place: tuple[Graph, Node], board: Board, name: str) -> bool:
+    """Can a row whose name has `name` compute it?"""
+    return any(name in r.name for x in LAYOUTS for r in candidates(layer_of(*place, x), board))
+
+
 def _group(graph: Graph, group: Group) -> tuple[Graph, Node]:
     whole = regroup(graph, {group.name: group.names})
     return whole, next(n for n in whole.nodes if n.name == group.name)
@@ -103,7 +116,8 @@ def _best(places: list[tuple[Graph, Node]], board: Board, settings: Settings) ->
     """Signature -> the fastest row per layout, with thousands of cycles."""
     rows = {
         signature_of(g, n): {
-            r.name for x in LAYOUTS for _, r in promising(g, n, board, x, _PROMISING, _MOST)
+            r.name for x in LAYOUTS for reads in READS
+            for _, r in promising(g, n, board, x, _PROMISING, _MOST, reads)
         }
         for g, n in places
     }
@@ -114,8 +128,9 @@ def _best(places: list[tuple[Graph, Node]], board: Board, settings: Settings) ->
     best: dict[Signature, Best] = {s: {} for s in rows}
     for s, candidates_of in prices.items():
         for c, m in sorted(candidates_of.items(), key=lambda p: (p[1].cost, p[0])):
-            if c.come == c.layout and not m.error:
-                best[s].setdefault(c.layout, (c.kernel, round(m.cost / 1e3, 1)))
+            reads = s.op != "Transpose"  # whose input may lie anywhere
+            if (reads or c.come == c.layout) and not m.error:
+                best[s].setdefault(c.layouts, (c.kernel, round(m.cost / 1e3, 1)))
     return best
 
 

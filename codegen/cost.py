@@ -34,6 +34,9 @@ def cycles(graph: Graph, node: Node, layer: Layer, row: Kernel, board: Board) ->
     size = DType(layer.dtype).size
     if row.params.get("nr") and layer.family == "conv_chain":
         cost += _l2_cycles(_chain_bytes(layer.dims, row.params, derived, board), board)
+    elif row.derive == "pair_bands":
+        chains = (derived["one"], derived["two"])
+        cost += _l2_cycles(sum(_chain_bytes(c, c, c, board) for c in chains), board)
     elif row.derive in ("depthwise_rows", "depthwise_sweeps", "half_depthwise_rows"):
         cost += _lost_streams(graph, node, layer.dims, row.params, board)
     elif "products" in row.params:

@@ -4,8 +4,15 @@ kernel rows."""
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from codegen.band_blocks import (
+    chain_bands,
+    chain_whole,
+    depthwise_sweeps,
+    pair_bands,
+    pair_whole,
+    plane_of,
+)
 from codegen.half_blocks import (
-    equal_tiles,
     half_dense,
     half_depthwise,
     half_direct,
@@ -15,7 +22,6 @@ from codegen.half_blocks import (
 from codegen.inorder_blocks import inorder_dense, inorder_gemm, inorder_im2col
 from codegen.int8_blocks import qdepthwise, qgemm, qim2col
 from codegen.strassen import strassen
-from codegen.tile_order import tile_order
 from codegen.transpose_blocks import transpose_block, transpose_tile
 from codegen.winograd_blocks import inorder_winograd, winograd_blocks
 
@@ -47,6 +53,20 @@ def _im2col(d: Mapping[str, Any], tile: int) -> dict[str, int]:
 def im2col_nhwc(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
     """Patches as rows: [block][kh*kw*c/groups]."""
     return _im2col(d, p["mr"])
+
+
+def im2col_planes(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
+    """Patches as rows [block][c*kh*kw], padded to multiples of 4 and, behind the last, by a vector,
+    of an image whose channels lie `plane` floats apart."""
+    depth = -(-d["kh"] * d["kw"] * d["c"] // 4) * 4
+    sizes = _im2col({**d, "kh": 1, "kw": 1, "c": depth, "groups": 1}, p["mr"])
+    return {**sizes, "plane": plane_of(d), "scratch_floats": sizes["scratch_floats"] + 4}
+
+
+def inorder_planes(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    """Like inorder_im2col, of an image in ONNX order; a vector more scratch."""
+    sizes = inorder_im2col(d, p)
+    return {**sizes, "plane": plane_of(d), "scratch_floats": sizes["scratch_floats"] + 4}
 
 
 def im2col_nchw(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
@@ -104,30 +124,6 @@ def im2col_split(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def depthwise_sweeps(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
-    """How a depthwise kernel goes over the image: `bands` of p["rows"] output rows, `sweeps` of
-    equally many outputs in a row. Bands whose windows hang over the image alike have one `kind`:
-    of the rows of inputs, lo..hi are inside."""
-    bands: list[dict[str, int]] = []
-    for start in range(0, d["oh"], p["rows"]):
-        rows = min(p["rows"], d["oh"] - start)
-        top = start * d["sh"] - d["pt"]
-        inside = (rows - 1) * d["sh"] + d["kh"]
-        shape = {"rows": rows, "lo": max(0, -top), "hi": min(inside, d["h"] - top)}
-        if bands and shape.items() <= bands[-1].items():
-            bands[-1]["end"] += rows
-        else:
-            bands.append({**shape, "start": start, "end": start + rows, "kind": len(bands)})
-    parts = -(-d["ow"] // p["columns"])
-    n = -(-d["ow"] // parts)
-    short = parts * n - d["ow"]  # so many sweeps are one output shorter
-    long = (parts - short) * n
-    sweeps = [{"n": n, "start": 0, "end": long, "kind": 0}]
-    if short:
-        sweeps.append({"n": n - 1, "start": long, "end": d["ow"], "kind": 1})
-    return {"bands": bands, "sweeps": sweeps}
-
-
 def depthwise_rows(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
     """Bands of p["rows"] output rows, and `part`: so many channels at a time, a multiple of 16,
     that two windows of a band and the weights take at most half of L1."""
@@ -142,45 +138,13 @@ def half_depthwise_rows(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str,
     return {**depthwise_rows(d, p), **half_depthwise(d, p)}
 
 
-def chain_whole(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, int]:
-    """Scratch for whole tensors between the stages of a chain."""
-    first = d["eh"] * d["ew"] * d["e"] if d["expand"] else 0
-    return {"scratch_floats": first + (d["oh"] * d["ow"] * d["e"] if d["project"] else 0)}
-
-
-def chain_bands(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
-    """A chain in bands of p["rows"] rows; with p["slice"], for at most so many channels of the
-    whole image at a time. Scratch: z, what a sweep leaves to the projection; line, a ring of
-    `slots` expanded rows; patches. A sweep may name the column before a row, so that something
-    lies before the first."""
-    split = depthwise_sweeps({**d, "h": d["eh"], "w": d["ew"]}, p)
-    channels, slots = d["e"], min((p["rows"] - 1) * d["sh"] + d["kh"], d["eh"])
-    if p["slice"]:
-        units = [s for s in range(8, min(p["slice"], d["e"]) + 1, 8) if d["e"] % s == 0]
-        channels = max(units)
-    sweeps = [{**s, "tiles": equal_tiles(s["n"], p["mr"])} for s in split["sweeps"]]
-    z_pixels = min(p["rows"], d["oh"]) * sweeps[0]["n"]
-    line_at = 4 * d["pl"] + (channels * z_pixels if d["project"] else 0)
-    patch_at = line_at + slots * d["ew"] * channels
-    depth = -(-d["ekh"] * d["ekw"] * d["c"] // 4) * 4 if d["expand"] == 2 else 0
-    expand = equal_tiles(d["ew"], p["mr"])
-    project = sorted({t["size"] for s in sweeps for t in s["tiles"]}, reverse=True)
-    heights = {t["size"] for t in expand} | set(project) if p.get("in_order") else ()
-    return {
-        "bands": split["bands"], "sweeps": sweeps, "expand_tiles": expand,
-        "project_tiles": project,
-        "orders": {(t, p["nr"] // 4): tile_order(t, p["nr"] // 4) for t in heights},
-        "slots": slots, "slice": channels, "z_pixels": z_pixels,
-        "line_at": line_at, "patch_at": patch_at, "patch_depth": depth,
-        "scratch_floats": patch_at + slots * d["ew"] * depth,
-    }  # fmt: skip
-
-
 DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]] = {
     f.__name__: f
     for f in (
-        im2col_nhwc, im2col_nchw, pixel_block, gemm_split, im2col_split, inorder_gemm,
+        im2col_nhwc, im2col_nchw, im2col_planes, inorder_planes, pixel_block, gemm_split,
+        im2col_split, inorder_gemm,
         inorder_im2col, inorder_dense, depthwise_sweeps, depthwise_rows, chain_whole, chain_bands,
+        pair_whole, pair_bands,
         qdepthwise, qgemm, qim2col,
         strassen, winograd_blocks, inorder_winograd, transpose_tile, transpose_block,
         reduce_block, matmul_panel, half_gemm, half_direct, half_dense, half_depthwise_rows,

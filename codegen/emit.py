@@ -55,6 +55,7 @@ def _environment() -> jinja2.Environment:
         line_statement_prefix="//%",
         line_comment_prefix="//#",
     )
+    env.globals["part"] = _part
     env.filters.update(
         when=lambda text, wanted: text if wanted else "",
         c_args=c_args,
@@ -64,6 +65,12 @@ def _environment() -> jinja2.Environment:
         prefixed=lambda text, prefix: prefix + text,
     )
     return env
+
+
+@jinja2.pass_context
+def _part(context: jinja2.runtime.Context, template: str, scope: Mapping[str, Any]) -> str:
+    """Another kernel's template within this one, with sizes of its own in front of these."""
+    return context.environment.get_template(template).render({**context.get_all(), **scope})
 
 
 def render(template: str, scope: Mapping[str, Any]) -> bytes:

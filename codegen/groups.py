@@ -1,5 +1,6 @@
 """Groups of nodes that one kernel may compute: a depthwise convolution with the convolution before
-it, the 1x1 convolution after it, or both. A plan that names a group turns it into one node."""
+it, the 1x1 convolution after it, or both; and two such chains. A plan that names a group turns it
+into one node."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -28,17 +29,17 @@ class Group:
 
 def find_groups(graph: Graph) -> list[Group]:
     """Every chain that may become one node; they overlap, a plan takes some of them."""
-    return [Group(tuple(n.name for n in chain)) for chain in _chains(graph)]
+    return [Group(tuple(n.name for n in chain)) for chain in _groups(graph)]
 
 
 def regroup(graph: Graph, groups: Mapping[str, tuple[str, ...]], where: str = "plan") -> Graph:
     """The graph in which every group (by the name of its first node) is one node, which it may be
     already; CodegenError for nodes that cannot be one kernel."""
-    done = {n.name for n in graph.nodes if n.op == "ConvChain"}
+    done = {n.name for n in graph.nodes if n.op in ("ConvChain", "ConvChainPair")}
     groups = {name: names for name, names in groups.items() if name not in done}
     if not groups:
         return graph
-    chains = {tuple(n.name for n in c): c for c in _chains(graph)}
+    chains = {tuple(n.name for n in c): c for c in _groups(graph)}
     edit = Edit(graph)
     taken: set[str] = set()
     for name, names in groups.items():
@@ -48,12 +49,37 @@ def regroup(graph: Graph, groups: Mapping[str, tuple[str, ...]], where: str = "p
             raise CodegenError(
                 f"{where}: node {name!r}",
                 f"group {' + '.join(names)} cannot be one kernel",
-                f"[Conv,] depthwise Conv[, 1x1 Conv] without other readers between, e.g. {known}",
+                "[Conv,] depthwise Conv[, 1x1 Conv] without other readers between, or two such, "
+                f"e.g. {known}",
                 "remove the key `group` and name a kernel for each node",
             )
         taken |= set(names)
         _replace(edit, chains[names])
     return edit.graph()
+
+
+def _groups(graph: Graph) -> Iterator[list[Node]]:
+    chains = list(_chains(graph))
+    yield from chains
+    yield from _pairs(graph, chains)
+
+
+def _pairs(graph: Graph, chains: list[list[Node]]) -> Iterator[list[Node]]:
+    """Two chains where memory is to be gained: what lies between is larger than the image and the
+    result. The first one projects, and the second one begins without a window."""
+    users = graph.consumers()
+    for first in chains:
+        between = graph.tensors[first[-1].outputs[0]]
+        after = users.get(between.name, ())
+        if between.name in graph.outputs or len(after) != 1:
+            continue
+        if _is_depthwise(graph, first[-1]) or not _inner(first[-1]):
+            continue
+        for second in (c for c in chains if c[0] is after[0]):
+            plain = is_pointwise(second[0].attrs) or _is_depthwise(graph, second[0])
+            ends = (first[0].inputs[0], second[-1].outputs[0])
+            if plain and all(graph.tensors[t].bytes < between.bytes for t in ends):
+                yield [*first, *second]
 
 
 def _chains(graph: Graph) -> Iterator[list[Node]]:
@@ -105,9 +131,29 @@ def _inner(node: Node) -> bool:
 
 
 def _replace(edit: Edit, chain: list[Node]) -> None:
+    depthwise = [i for i, n in enumerate(chain) if n.attrs["group"] > 1]
+    last, inputs = chain[-1], [chain[0].inputs[0]]
+    if len(depthwise) == 1:
+        op = "ConvChain"
+        at, constants = _chain(edit, chain)
+        inputs += constants
+    else:
+        op, cut = "ConvChainPair", depthwise[0] + 2  # the first chain ends with a projection
+        at = {"last_act": _plain(chain[cut - 1].activation)}
+        for which, part in (("first", chain[:cut]), ("second", chain[cut:])):
+            attrs, constants = _chain(edit, part)
+            at |= {f"{which}_{k}": v for k, v in attrs.items()}
+            inputs += constants
+    node = Node(chain[0].name, op, tuple(inputs), last.outputs, at, last.residual, last.activation)
+    edit.replace(last, node)
+    for old in chain[:-1]:
+        edit.remove(old)
+
+
+def _chain(edit: Edit, chain: list[Node]) -> tuple[dict, list[str]]:
+    """Attributes of a chain, and the names of its constants, "" for those of no stage."""
     depthwise = next(n for n in chain if n.attrs["group"] > 1)
-    place = chain.index(depthwise)
-    expand = chain[0] if place else None
+    expand = chain[0] if chain[0] is not depthwise else None
     project = chain[-1] if chain[-1] is not depthwise else None
     at = {**OPS["ConvChain"].attrs, "project": int(project is not None)}
     at |= {k: depthwise.attrs[k] for k in ("kernel_shape", "strides", "pads")}
@@ -117,15 +163,8 @@ def _replace(edit: Edit, chain: list[Node]) -> None:
         at["expand_act"] = _plain(expand.activation)
     if project:
         at["act"] = _plain(depthwise.activation)
-    inputs = [chain[0].inputs[0]]
-    inputs += _weights(edit, expand) if expand else ["", ""]
-    inputs += _weights(edit, depthwise) + (_weights(edit, project) if project else [])
-    last = chain[-1]
-    node = Node(chain[0].name, "ConvChain", tuple(inputs), last.outputs, at, last.residual,
-                last.activation)  # fmt: skip
-    edit.replace(last, node)
-    for old in chain[:-1]:
-        edit.remove(old)
+    constants = _weights(edit, expand) if expand else ["", ""]
+    return at, constants + _weights(edit, depthwise) + (_weights(edit, project) if project else [])
 
 
 def _plain(activation: Activation | None) -> tuple:

@@ -32,11 +32,13 @@ _CONVERSION_RATE = 0.5
 
 @dataclass(frozen=True)
 class _Option:
-    """A row that computes a node in a layout: expected cycles, and bytes of its packed weights."""
+    """A row that computes a node in a layout: expected cycles, bytes of its packed weights, and the
+    layout in which it wants its first input."""
 
     choice: Choice
     cycles: float
     weights: int
+    reads: str
 
 
 @dataclass
@@ -72,8 +74,21 @@ class _Costs:
         return option.cycles + self.price * option.weights
 
     def best(self, graph: Graph, node: Node, layout: str, come: str = "") -> _Option:
-        """The cheapest option of a node; the first of equals, which a measurement named."""
-        return min(self.options.of(graph, node, layout, come), key=self.of)
+        """The cheapest option of a node whose first input lies in layout `come`, changes of layout
+        included; the first of equals, which a measurement named."""
+
+        def cost(option: _Option) -> float:
+            data = node.inputs[0] if node.inputs else ""
+            moved = come and data and data not in graph.constants and option.reads != come
+            return self.of(option) + (_moving(graph, data) if moved else 0.0)
+
+        return min(self.options.of(graph, node, layout, come), key=cost)
+
+
+def _moving(graph: Graph, tensor: str) -> float:
+    """Cycles of bringing a tensor into the other layout."""
+    shape = graph.tensors[tensor].shape
+    return graph.tensors[tensor].size / _CONVERSION_RATE if len(shape) > 2 else 0.0
 
 
 def default_plan(
@@ -155,7 +170,7 @@ def _walk(graph: Graph, costs: _Costs, preferred: str) -> tuple[dict[str, Choice
         come = layouts.get(data[0], "nchw") if data else "nchw"
         if not needs_kernel(node):
             kept = reshape_keeps(come, *(graph.tensors[t].shape for t in (data[0], *node.outputs)))
-            total += 0.0 if kept else graph.tensors[data[0]].size / _CONVERSION_RATE
+            total += 0.0 if kept else _moving(graph, data[0])
             layouts.update(dict.fromkeys(node.outputs, come if kept else "nchw"))
             continue
         wanted = preferred if OPS[node.op].spatial else come
@@ -163,14 +178,14 @@ def _walk(graph: Graph, costs: _Costs, preferred: str) -> tuple[dict[str, Choice
         total += costs.of(best)
         weights += best.weights
         for t in data:
-            shape = graph.tensors[t].shape
-            if len(shape) > 2 and layouts.get(t, "nchw") != best.choice.layout:
-                total += graph.tensors[t].size / _CONVERSION_RATE
+            wanted = best.reads if t == node.inputs[0] else best.choice.layout
+            if layouts.get(t, "nchw") != wanted:
+                total += _moving(graph, t)
         nodes[node.name] = best.choice
         layouts.update(dict.fromkeys(node.outputs, best.choice.layout))
     for t in graph.outputs:
-        if layouts[t] != "nchw" and len(graph.tensors[t].shape) > 2:
-            total += graph.tensors[t].size / _CONVERSION_RATE
+        if layouts[t] != "nchw":
+            total += _moving(graph, t)
     return nodes, total, weights
 
 
@@ -181,21 +196,22 @@ def _options(
         layer = layer_of(graph, node, wanted, come)
         rows = [r for r in candidates(layer, board) if r.layout in ("any", wanted)]
         rows = [r for r in rows if is_allowed(r, careful)]
-        name, thousands = _recorded(graph, node, board).get(wanted, ("", 0.0))
-        known = [r for r in rows if r.name == name]
+        fastest = _recorded(graph, node, board)
+        layouts = (wanted, f"nchw>{wanted}")
+        measured = dict(fastest[x] for x in layouts if x in fastest)
+        known = sorted((r for r in rows if r.name in measured), key=lambda r: measured[r.name])
         # What is measured goes first; what is only expected does not outbid it.
-        found = [_Option(Choice(r.name, wanted), 1e3 * thousands,
-                         packed_bytes(graph, node, layer, r)) for r in known]  # fmt: skip
-        least = found[0].cycles if found else 0.0
-        found += [
+        least = 1e3 * min((measured[r.name] for r in known), default=0.0)
+        found = [
             _Option(
                 Choice(r.name, wanted),
-                max(least, cycles(graph, node, layer, r, board)),
+                1e3 * measured[r.name] if r.name in measured
+                else max(least, cycles(graph, node, layer, r, board)),
                 packed_bytes(graph, node, layer, r),
+                r.come(wanted),
             )
-            for r in rows
-            if r not in known
-        ]
+            for r in (*known, *(r for r in rows if r not in known))
+        ]  # fmt: skip
         if found:
             return found
     dtype = layer_of(graph, node, layout).dtype

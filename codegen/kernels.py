@@ -20,6 +20,7 @@ _KEYS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "name": _TEXT,
     "template": _TEXT,
     "layout": ("any, nchw or nhwc", lambda v: v in ("any", "nchw", "nhwc")),
+    "reads": ("nchw", lambda v: v == "nchw"),
     "dtype": (
         "a string or a list of strings",
         lambda v: all(isinstance(w, str) for w in (v if isinstance(v, list) else [v])),
@@ -53,6 +54,9 @@ class Kernel:
     """One row. `rates` is the nominal work (MACs, or elements where there are none) per cycle by
     core, used only by the default plan; everything else is constraint or parameter.
 
+    `reads`: the layout in which its first input must lie, where that is not the one of its output;
+    templates, packers and sizes find it among the `params`.
+
     `pack` names a packer in weights.py ("" = constants in ONNX order), `derive` a function in
     derive.py that computes further sizes and scratch, `split` one in ranges.py that divides the
     output among threads ("" = computed whole). `inplace`: y may lie on an "input" of its size, or
@@ -64,6 +68,7 @@ class Kernel:
     family: str
     template: str
     layout: str = "any"
+    reads: str = ""
     dtype: tuple[str, ...] = ("f32",)
     isa: str = "c"
     when: Mapping[str, Any] = field(default_factory=dict)
@@ -75,6 +80,10 @@ class Kernel:
     inplace: str = ""
     pitch: bool = False
     rates: Mapping[str, float] = field(default_factory=lambda: {"default": 0.1})
+
+    def come(self, layout: str) -> str:
+        """The layout in which it wants its first input, where its output is in `layout`."""
+        return self.reads or layout
 
     @property
     def scratch(self) -> DType:
@@ -139,6 +148,8 @@ def _row(raw: dict[str, Any], family: str, path: Path) -> Kernel:
     if "rate" in raw:
         rate = raw.pop("rate")
         raw["rates"] = rate if isinstance(rate, dict) else {"default": rate}
+    if raw.get("reads"):
+        raw["params"] = {**raw.get("params", {}), "reads": raw["reads"]}
     return Kernel(
         **{
             **raw,

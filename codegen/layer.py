@@ -1,6 +1,6 @@
 """Node + layout -> Layer: the sizes that kernels, packers and the cost formula see."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from codegen.kernels import Layer
 from codegen.layout import memory_attrs, memory_shape
 from codegen.ops import OPS
 
-_INNER = ("act1", "act2")  # activations between the stages of a chain
+_INNER = ("act", "act1", "act2")  # activations between the stages of a chain
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,19 @@ def layer_of(graph: Graph, node: Node, layout: str, come: str = "") -> Layer:
         come = (come if op.perm_attrs else "") or layout
         attrs = memory_attrs(op, node.attrs, layout, len(tensors[0].shape), come)
         dims = op.dims(attrs, _in_memory(tensors, come), _in_memory(outs, layout))
-    dims = {k: epilogue(v) if k in _INNER else v for k, v in dims.items()}
     return Layer(
         op.family,
-        {**dims, **_epilogue_dims(graph, node)},
+        {**_inner(dims), **_epilogue_dims(graph, node)},
         tensors[min(len(tensors) - 1, _typed(op.name))].dtype.value,
     )
+
+
+def _inner(dims: Mapping[str, Any]) -> dict[str, Any]:
+    """Activations between stages as templates see them; a chain may be part of another."""
+    return {
+        k: _inner(v) if isinstance(v, Mapping) else epilogue(v) if k in _INNER else v
+        for k, v in dims.items()
+    }
 
 
 def _typed(op_name: str) -> int:

@@ -60,6 +60,11 @@ def _narrow(d: Mapping[str, Any], p: Mapping[str, Any]) -> _Sizes:
     return _up(_taps(d) * d["c"], 4) * _up(d["m"], 4), _up(d["m"], 4)
 
 
+def _planes(d: Mapping[str, Any], p: Mapping[str, Any]) -> _Sizes:
+    channels = _up(d["m"], p["nr"])
+    return _up(_taps(d) * d["c"], 4) * channels, channels
+
+
 def _half(d: Mapping[str, Any], p: Mapping[str, Any]) -> _Sizes:
     return _taps(d) * d["c"] * _up(d["m"], 8), _up(d["m"], 8)
 
@@ -89,6 +94,12 @@ def _chain(d: Mapping[str, Any], p: Mapping[str, Any]) -> _Sizes:
     return sizes + _up(e, 4) + _up(d["m"], nr) * e, _up(d["m"], nr)
 
 
+def _pair(d: Mapping[str, Any], p: Mapping[str, Any]) -> _Sizes:
+    first, biases = _chain(d["first"], p)
+    second, vector = _chain(d["second"], p)
+    return first + biases + second, vector
+
+
 def _transposed(d: Mapping[str, Any], p: Mapping[str, Any]) -> _Sizes:
     return _up(d["m"], p["nr"]) * _taps(d) * d["c"], _up(d["m"], p["nr"])
 
@@ -115,6 +126,7 @@ _SIZES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], _Sizes]] =
     "conv_panels_nhwc": lambda d, p: _groups(d, p["nr"]),
     "conv_panels_nchw": lambda d, p: _groups(d, p["mr"]),
     "conv_panels_narrow": _narrow,
+    "conv_panels_planes": _planes,
     "conv_panels_half": _half,
     "conv_panels_strassen": _strassen,
     "conv_taps_nhwc": _depthwise,
@@ -125,6 +137,7 @@ _SIZES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], _Sizes]] =
     "winograd_panels": _winograd,
     "winograd_panels_half": _winograd,
     "conv_chain": _chain,
+    "conv_chain_pair": _pair,
     "conv_transpose_panels": _transposed,
     "dense_panels": lambda d, p: _dense(d, p["nr"]),
     "dense_panels_narrow": lambda d, p: _dense(d, 4),

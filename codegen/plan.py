@@ -18,9 +18,9 @@ from codegen.layer import layer_of
 from codegen.layout import LAYOUTS
 from codegen.ops import OPS
 from codegen.threads import check_threads
+from codegen.types import WIDTHS
 
 SCHEMA = 1
-WIDTHS = (8, 7, 6, 5, 4)  # of weights in int8, bits
 _TYPES = {
     "model_sha256": str, "board": str, "nodes": dict, "order": list, "conversions": list,
     "predicted": dict, "dtype": str,

@@ -54,6 +54,11 @@ def _images(d: Dims, parts: int) -> list[Part]:
     ]
 
 
+def _row(d: Dims) -> int:
+    """Elements from one row of the image to the next; `plane`: it is in ONNX order."""
+    return d["w"] * (1 if d.get("plane") else d["c"])
+
+
 def rows(d: Dims, p: Dims, parts: int) -> list[Part]:
     """Rows of an image with the channels last, in bands of the kernel's height."""
     return _rows(d, _band(d, p, parts), (d["kh"] - 1) * d["dh"] + 1, parts)
@@ -72,7 +77,7 @@ def _rows(d: Dims, unit: int, k: int, parts: int) -> list[Part]:
         first, end, pad = _window(a, b, d["oh"], d["h"], k, d["sh"], d["pt"])
         sizes = {"oh": b - a, "h": end - first, "pt": pad}
         at = a * d["ow"]
-        out.append(Part(sizes, (first * d["w"] * d["c"],), at * m, at))
+        out.append(Part(sizes, (first * _row(d),), at * m, at))
     return out if all(part.dims["h"] > 0 for part in out) else []
 
 
@@ -126,8 +131,28 @@ def chain(d: Dims, p: Dims, parts: int) -> list[Part]:
         h, h_end, ept = _window(e, e_end, d["eh"], d["h"], d["ekh"], d["esh"], d["ept"])
         sizes = {"oh": b - a, "eh": e_end - e, "pt": pt, "h": h_end - h, "ept": ept}
         at = a * d["ow"]
-        out.append(Part(sizes, (h * d["w"] * d["c"],), at * d["m"], at))
+        out.append(Part(sizes, (h * _row(d),), at * d["m"], at))
     return out if all(x.dims["eh"] > 0 and x.dims["h"] > 0 for x in out) else []
+
+
+def chain_pair(d: Dims, p: Dims, parts: int) -> list[Part]:
+    """Rows of two chains; rows before the result that two ranges need are computed twice."""
+    if d["n"] > 1:
+        return []  # both halves would need a number of images of their own
+    first, second = {**d["first"], "plane": d.get("plane", 0)}, d["second"]
+    out = []
+    for part in chain(second, {**p, "rows": _band(second, p, parts)}, parts):
+        top = part.args[0] // (second["w"] * second["c"])
+        end = top + part.dims["h"]
+        e, e_end, pt = _window(top, end, first["oh"], first["eh"], first["kh"], first["sh"],
+                               first["pt"])  # fmt: skip
+        h, h_end, ept = _window(e, e_end, first["eh"], first["h"], first["ekh"], first["esh"],
+                                first["ept"])  # fmt: skip
+        one = {**first, "oh": end - top, "eh": e_end - e, "pt": pt, "h": h_end - h, "ept": ept}
+        two = {**second, **part.dims}
+        sizes = {"first": one, "second": two, "h": one["h"], "oh": two["oh"]}
+        out.append(Part(sizes, (h * _row(first),), part.residual, part.pixels))
+    return out if all(x.dims["first"]["eh"] > 0 and x.dims["h"] > 0 for x in out) else []
 
 
 def channels(d: Dims, p: Dims, parts: int) -> list[Part]:
@@ -192,6 +217,7 @@ def loops(d: Dims, p: Dims, parts: int) -> list[Part]:
 SPLITS: dict[str, Callable[[Dims, Dims, int], list[Part]]] = {
     f.__name__: f
     for f in (
-        rows, pixels, patches, tiles, chain, channels, planes, product, elements, outer, loops,
+        rows, pixels, patches, tiles, chain, chain_pair, channels, planes, product, elements, outer,
+        loops,
     )
 }  # fmt: skip

@@ -120,11 +120,13 @@ def lower(graph: Graph, plan: Plan, board: Board) -> Program:
 
 def lower_node(graph: Graph, choice: Choice, come: str, board: Board) -> Program:
     """The kernel calls of a graph's only node where its inputs lie in layout `come` already: what
-    the node adds to a network, without conversions, inputs and outputs of the whole."""
+    the node adds to a network, without conversions, inputs and outputs of the whole. What a row
+    reads in another layout than its own is the first input alone."""
     low = _Lowering(graph, Plan("", "", {n.name: choice for n in graph.nodes}), board)
+    node, reads = graph.nodes[0], load_kernels()[choice.kernel].reads
     for name in graph.inputs:
-        low.define(name, come)
-    low.node(graph.nodes[0])
+        low.define(name, choice.layout if reads and name != node.inputs[0] else come)
+    low.node(node)
     return low.program()
 
 
@@ -327,7 +329,7 @@ class _Lowering:
             # only the data of a spatial operator follows the layout; its weights stay as they are
             rest = "nchw" if OPS[node.op].spatial else layout
             args = [
-                self.operand(node, t, layout if i == 0 else rest)
+                self.operand(node, t, row.come(layout) if i == 0 else rest)
                 for i, t in enumerate(node.inputs)
                 if t
             ]
@@ -342,7 +344,7 @@ class _Lowering:
             )
         )
         return (
-            self.operand(node, node.inputs[0], layout),
+            self.operand(node, node.inputs[0], row.come(layout)),
             *(self.weight(node, f"{node.name}_{suffix}", array) for suffix, array in packed),
         )
 

@@ -4,6 +4,8 @@ from enum import Enum
 
 import numpy as np
 
+WIDTHS = (8, 7, 6, 5, 4)  # of weights in int8, bits
+
 
 class DType(Enum):
     """Element type of a tensor; the value is the short name used in kernel rows and plans."""

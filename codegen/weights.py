@@ -72,14 +72,28 @@ def conv_panels_nhwc(c: Constants) -> Packed:
     return [("w", panels), *_vectors(c, d["m"], nr, g)]
 
 
+def _window_rows(c: Constants, w: np.ndarray) -> np.ndarray:
+    """OIHW weights -> [o][depth] in the order of a row's patches, channels last unless the row
+    reads ONNX order, the depth padded with zeros to a multiple of 4."""
+    w = w if c.params.get("reads") == "nchw" else w.transpose(0, 2, 3, 1)
+    rows = w.reshape(len(w), -1)
+    return np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))
+
+
+def conv_panels_planes(c: Constants) -> Packed:
+    """OIHW weights -> column panels [depth][nr] of windows over an image in ONNX order, the depth
+    padded with zeros to a multiple of 4. groups is 1."""
+    d, nr = c.dims, c.params["nr"]
+    w4 = c.inputs[0].reshape(d["m"], d["c"], d["kh"], d["kw"])
+    return [("w", column_panels(_window_rows(c, w4).T, nr)), *_vectors(c, d["m"], nr)]
+
+
 def conv_panels_narrow(c: Constants) -> Packed:
-    """OIHW weights -> column panels [depth][nr] of an NHWC im2col, the depth padded with zeros to a
+    """OIHW weights -> column panels [depth][nr] of windows, the depth padded with zeros to a
     multiple of 4, the last panel only as wide as its vectors of 4. groups is 1."""
     d, nr = c.dims, c.params["nr"]
-    w4 = c.inputs[0].reshape(d["m"], d["c"], d["kh"], d["kw"]).transpose(0, 2, 3, 1)
-    rows = w4.reshape(d["m"], -1)
-    w = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4))).T
-    return [("w", _narrow_panels(w, nr)), *_vectors(c, d["m"], 4)]
+    w4 = c.inputs[0].reshape(d["m"], d["c"], d["kh"], d["kw"])
+    return [("w", _narrow_panels(_window_rows(c, w4).T, nr)), *_vectors(c, d["m"], 4)]
 
 
 def conv_panels_half(c: Constants) -> Packed:
@@ -196,9 +210,7 @@ def conv_chain(c: Constants) -> Packed:
     w1, b1, w2, b2, *project = c.inputs
     out: Packed = []
     if w1 is not None:
-        rows = w1.transpose(0, 2, 3, 1).reshape(d["e"], -1)
-        if d["expand"] == 2:
-            rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))
+        rows = w1.reshape(d["e"], -1) if d["expand"] == 1 else _window_rows(c, w1)
         out += [("w1", column_panels(rows.T, nr)), ("b1", _padded(b1, d["e"], nr))]
     taps = w2.reshape(d["e"] // 4, 4, -1).transpose(0, 2, 1)
     out += [("w2", np.ascontiguousarray(taps)), ("b2", _padded(b2, d["e"], 4))]
@@ -208,6 +220,14 @@ def conv_chain(c: Constants) -> Packed:
     if c.slope is not None:
         out.append(("s", _padded(np.broadcast_to(c.slope.reshape(-1), (d["m"],)), d["m"], nr)))
     return out
+
+
+def conv_chain_pair(c: Constants) -> Packed:
+    """Weights and biases of two chains; those of the second are w4, b4 and so on."""
+    first = conv_chain(Constants(c.inputs[:6], None, c.dims["first"], c.params))
+    second = conv_chain(Constants(c.inputs[6:], c.slope, c.dims["second"], c.params))
+    names = {f"{v}{i}": f"{v}{i + 3}" for v in "wb" for i in (1, 2, 3)}
+    return first + [(names.get(name, name), array) for name, array in second]
 
 
 def conv_transpose_panels(c: Constants) -> Packed:
@@ -303,8 +323,10 @@ def qdense_panels(c: Constants) -> Packed:
 PACKERS: dict[str, Callable[[Constants], Packed]] = {
     f.__name__: f
     for f in (
-        conv_panels_nhwc, conv_panels_narrow, conv_panels_strassen, conv_panels_nchw,
+        conv_panels_nhwc, conv_panels_narrow, conv_panels_planes, conv_panels_strassen,
+        conv_panels_nchw,
         conv_taps_nhwc, conv_taps_nchw, conv_taps_c4, conv_taps_c16, winograd_panels, conv_chain,
+        conv_chain_pair,
         dense_panels, dense_panels_narrow, conv_transpose_panels, conv_panels_half, conv_taps_c32,
         dense_panels_half, winograd_panels_half, qconv_panels, qconv_taps, qdense_panels,
     )

@@ -17,10 +17,9 @@ from codegen.kernels import candidates
 from codegen.layer import layer_of
 from codegen.layout import LAYOUTS
 from codegen.passes.quantise import bits_of, quantise
-from codegen.plan import WIDTHS
 from codegen.precision import int8_rows
 from codegen.signature import Signature, signature_of
-from codegen.types import DType
+from codegen.types import WIDTHS, DType
 
 _MARK = "|i8"
 _SCALE, _ZERO = "scale", "zero"

@@ -35,7 +35,7 @@ def _add(layers: dict[str, dict[str, Price]], graph: Graph, board: Board) -> Non
                 layer = layer_of(whole, node, layout, come)
                 for row in candidates(layer, board):
                     if row.layout in ("any", layout):
-                        name = str(Candidate(row.name, layout, come or layout))
+                        name = str(Candidate(row.name, layout, come or row.come(layout)))
                         cost = cycles(whole, node, layer, row, board)
                         derived = DERIVED[row.derive](layer.dims, row.params) if row.derive else {}
                         scratch = 4 * derived.get("scratch_floats", 0)

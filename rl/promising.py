@@ -38,6 +38,7 @@ class Selection:
 
 
 _DEFAULT = Selection()
+READS = ("", "nchw")  # of kernel rows
 
 
 def places(graph: Graph) -> Iterator[tuple[Graph, Node]]:
@@ -76,19 +77,22 @@ def wanted(
 
 
 def promising(
-    graph: Graph, node: Node, board: Board, layout: str, factor: float, most: int
+    graph: Graph, node: Node, board: Board, layout: str, factor: float, most: int, reads: str = ""
 ) -> list[tuple[float, Kernel]]:
-    """Rows for one layout with the cycles they are expected to take, the fastest first."""
+    """Rows for one layout with the cycles they are expected to take, the fastest first; `reads`:
+    those that read that layout and write the other."""
     layer = layer_of(graph, node, layout)
     rows = [r for r in candidates(layer, board) if r.layout in ("any", layout)]
+    rows = [r for r in rows if r.reads == reads]
     ranked = sorted((cycles(graph, node, layer, r, board), r.name, r) for r in rows)
     return [(cost, r) for cost, _, r in ranked[:most] if cost <= factor * ranked[0][0]]
 
 
 def _promising_rows(graph: Graph, node: Node, board: Board, selection: Selection) -> list[str]:
     ranked = [
-        promising(graph, node, board, layout, selection.factor, selection.most)
+        promising(graph, node, board, layout, selection.factor, selection.most, reads)
         for layout in layouts_of(graph, node)
+        for reads in READS
     ]
     ranked = [r for r in ranked if r]
     least = min((r[0][0] for r in ranked), default=0.0)

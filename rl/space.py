@@ -182,11 +182,12 @@ def _actions(graph: Graph, node: Node, board: Board, table: Table) -> Iterator[A
             found = candidates(layer, board)
             rows |= {r.name: r for r in found if r.layout in ("any", layout)}
         for row in rows.values():
+            lies = (row.reads,) if row.reads else comes
             prices = {
-                come: p for come in comes
+                come: p for come in lies
                 if (p := _price(graph, node, board, table, key, row, come, layout))
             }  # fmt: skip
-            if len(prices) == len(comes):
+            if len(prices) == len(lies):
                 yield Action(row.name, layout, prices, _reads(graph, node, row, layout),
                              pitch=row.pitch, inplace=row.inplace,
                              errors=errors_of(row))  # fmt: skip
@@ -240,7 +241,7 @@ def _reads(graph: Graph, node: Node, row: Kernel, layout: str) -> tuple[Read, ..
         return ()  # depends on where their inputs lie
     rest = "nchw" if OPS[node.op].spatial else layout
     inputs = node.inputs[:1] if row.pack else node.inputs
-    reads = [(t, layout if i == 0 else rest) for i, t in enumerate(inputs)]
+    reads = [(t, row.come(layout) if i == 0 else rest) for i, t in enumerate(inputs)]
     reads.append((node.residual, layout))
     wanted = [r for r in reads if r[0] and r[0] not in graph.constants]
     return tuple(dict.fromkeys(wanted))

@@ -177,7 +177,7 @@ class _Step:
             )
         else:
             self._define(node, action.layout, action)
-        return 1.0, action.layout
+        return 1.0, next(iter(action.prices))
 
     def follow(self, node: Node) -> None:
         """A node inside a group: nothing to do, but at its end."""

@@ -10,9 +10,8 @@ from codegen.calibration.record import METHODS, Calibration, DataRecord, Range
 from codegen.graph import Graph
 from codegen.passes.quantise import PRODUCTS
 from codegen.pipeline import load_graph
-from codegen.plan import WIDTHS
 from codegen.resources import examples_dir
-from codegen.types import DType
+from codegen.types import WIDTHS, DType
 from rl.agents import Problem
 from rl.agents.plans import start_choices
 from rl.codes import codes_of

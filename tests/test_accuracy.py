@@ -192,7 +192,7 @@ def test_one_sample_per_run(tmp_path):
 def test_a_plan_that_does_not_compile(samples, monkeypatch):
     from codegen.build import Binary
 
-    monkeypatch.setattr("codegen.verbs.accuracy.compile_library",
+    monkeypatch.setattr("codegen.accuracy.gauge.compile_library",
                         lambda *_: replace(Binary(), error="no such thing"))  # fmt: skip
     args = [str(KWS), "--board", "local", "--data", str(samples[0])]
     done = CliRunner().invoke(accuracy, args, standalone_mode=False)

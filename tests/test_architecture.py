@@ -15,14 +15,14 @@ ORDER = [
     "cycle_model", "board", "ops.base", "ops.conv", "ops", "builder", "interpret", "onnx_file",
     "calibration.record", "calibration.histogram", "calibration.methods", "calibration.weights",
     "onnx_import", "passes", "models", "groups", "kernels", "layout", "layer", "precision",
-    "signature", "recorded", "tile_order", "winograd", "winograd_lines", "winograd_blocks",
-    "strassen", "exactness", "weights", "inorder_blocks", "half_blocks", "int8_order",
-    "int8_blocks", "transpose_blocks", "derive", "packed_size", "threads", "plan", "cost", "heuristic", "ranges",
-    "schedule", "regions", "split", "order", "memory", "sources", "emit", "cpus", "toolchain",
-    "stack", "build", "footprint", "run", "fleet", "compare", "reference", "verify", "pipeline",
-    "calibration", "attribution", "memory_map", "report", "store", "pricing", "program",
-    "measured", "svg_text", "roofline", "profile_text", "health", "peers", "validate", "verbs",
-    "cli",
+    "signature", "recorded", "tile_order", "int8_order", "winograd", "winograd_lines",
+    "winograd_blocks", "strassen", "exactness", "weights", "inorder_blocks", "half_blocks",
+    "band_blocks", "int8_blocks", "transpose_blocks", "derive", "packed_size", "threads", "plan",
+    "cost", "heuristic", "ranges", "schedule", "regions", "split", "order", "memory", "sources",
+    "emit", "cpus", "toolchain", "stack", "build", "footprint", "run", "fleet", "compare",
+    "reference", "verify", "pipeline", "calibration", "accuracy", "attribution", "memory_map",
+    "report", "store", "pricing", "program", "measured", "svg_text", "roofline", "profile_text",
+    "health", "peers", "validate", "verbs", "cli",
 ]
 # fmt: on
 

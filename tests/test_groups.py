@@ -35,14 +35,15 @@ def test_every_group_computes_what_its_nodes_do(graph):
     inputs = random_inputs(graph, 3)
     expected = interpret(graph, inputs)
     groups = find_groups(graph)
-    assert {len(g.names) for g in groups} == {2, 3}
-    for size in (2, 3):
+    assert {len(g.names) for g in groups} == {2, 3, 4, 5}
+    for size in (2, 3, 4, 5):
         taken: dict[str, tuple[str, ...]] = {}
         for g in groups:
             if len(g.names) == size and not set(g.names) & {n for t in taken.values() for n in t}:
                 taken[g.name] = g.names
         whole = regroup(graph, taken)
-        assert sum(n.op == "ConvChain" for n in whole.nodes) == len(taken) > 5
+        op, least = ("ConvChain", 6) if size < 4 else ("ConvChainPair", 1)
+        assert sum(n.op == op for n in whole.nodes) == len(taken) >= least
         for name, value in interpret(whole, inputs).items():
             np.testing.assert_allclose(value, expected[name], rtol=1e-6)
 
@@ -51,6 +52,28 @@ def test_regrouping_twice_changes_nothing(graph):
     group = find_groups(graph)[0]
     once = regroup(graph, {group.name: group.names})
     assert regroup(once, {group.name: group.names}) is once
+
+
+def test_pairs_are_where_memory_is_to_be_gained(graph):
+    """What lies between two chains is larger than what goes in and what comes out."""
+    ends = {n.name: n for n in graph.nodes}
+    pairs = [g.names for g in find_groups(graph) if len(g.names) > 3]
+    assert pairs
+    for names in pairs:
+        nodes = [ends[n] for n in names]
+        second = [i for i, n in enumerate(nodes) if n.attrs["group"] > 1][1]
+        cuts = {second, second - (nodes[second - 1].attrs["group"] == 1)}
+        between = [graph.tensors[nodes[i].inputs[0]].bytes for i in cuts]
+        first, last = nodes[0].inputs[0], nodes[-1].outputs[0]
+        assert max(between) > max(graph.tensors[t].bytes for t in (first, last))
+
+
+def test_a_pair_hides_nothing_that_others_read(graph):
+    names = max((g.names for g in find_groups(graph)), key=len)
+    for name in names[:-1]:
+        tensor = next(n for n in graph.nodes if n.name == name).outputs[0]
+        seen = replace(graph, outputs=(*graph.outputs, tensor))
+        assert names not in [g.names for g in find_groups(seen)]
 
 
 def _depthwise(graph):

@@ -40,13 +40,14 @@ def test_candidates_are_the_rows_that_compute_the_layer(kws):
     node = first(kws, "Conv")
     found = [t.candidate for t in trials(signature_of(kws, node), A57)]
     wanted = [
-        Candidate(r.name, layout, layout)
+        Candidate(r.name, layout, r.come(layout))
         for layout in ("nchw", "nhwc")
         for r in candidates(layer_of(kws, node, layout), A57)
         if r.layout in ("any", layout)
     ]
     assert len(found) > 5
     assert found == wanted
+    assert {c.layouts for c in found} == {"nchw", "nhwc", "nchw>nhwc"}
 
 
 def test_layers_that_move_data_have_a_layout_at_either_end():

@@ -2,6 +2,7 @@
 does."""
 
 import hashlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,11 +13,15 @@ import numpy as np
 
 from codegen.accuracy.scores import Outputs, independent_groups
 from codegen.board import Board
+from codegen.build import compile_library
 from codegen.calibration.data import Batch, Data
 from codegen.calibration.record import Calibration
 from codegen.errors import CodegenError
+from codegen.pipeline import Generated
 from codegen.reference import Reference
 from codegen.run import Runner
+from codegen.sources import write
+from codegen.toolchain import find_toolchain
 from codegen.verify import Interface, infer
 
 _CHUNK = 32 << 20  # bytes of inputs that one run gets
@@ -93,6 +98,22 @@ def run_plan(
     with ThreadPoolExecutor(1 if runner.name == "ssh" else _RUNS) as pool:
         results = [r for found in pool.map(run, chunks) for r in found]
     return outputs_of(results)
+
+
+def judge(
+    generated: Generated, gauge: Gauge, board: Board, runner: Runner, timeout_s: float
+) -> Outputs | str:
+    """Compile a plan's C code and run it on the samples; why it cannot be, where it cannot."""
+    with tempfile.TemporaryDirectory(prefix="codegen-accuracy-") as folder:
+        write(generated.sources, Path(folder))
+        binary = compile_library(generated.sources, Path(folder), find_toolchain(board))
+        if binary.error:
+            return f"does not compile: {binary.error}"
+        interface = Interface.of(generated.sources, generated.schedule)
+        try:
+            return run_plan(gauge, interface, binary.verify, runner, board, timeout_s)
+        except RuntimeError as e:
+            return str(e)
 
 
 def check_unseen(data: Data, calibration: Calibration, where: str) -> None:

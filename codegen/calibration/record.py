@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from codegen.errors import CodegenError
-from codegen.plan import WIDTHS
+from codegen.types import WIDTHS
 
 SCHEMA = 1
 METHODS = ("minmax", "percentile", "mse", "entropy")

@@ -15,7 +15,7 @@ from codegen.calibration.record import Calibration
 from codegen.graph import Graph, Node
 from codegen.interpret import evaluate, evaluate_node, wide
 from codegen.passes.quantise import PRODUCTS, Span, quantise
-from codegen.plan import WIDTHS
+from codegen.types import WIDTHS
 
 Inputs = Mapping[str, np.ndarray]
 Losses = dict[str, dict[int, float]]  # by node and width of its weights

@@ -2,6 +2,7 @@
 
 from codegen.ops import (
     chain,
+    chain_pair,
     composite,
     conv,
     dense,
@@ -21,6 +22,7 @@ from codegen.ops.base import OpDef
 FAMILIES = (
     conv,
     chain,
+    chain_pair,
     pool,
     dense,
     quantised,

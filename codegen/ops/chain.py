@@ -17,7 +17,7 @@ _UNARY = {op.name: op for op in elementwise.UNARY}
 # Of the stages: what `kernel_shape`, `strides` and `pads` are to a Conv, and the activation between
 # as (operator, arguments...), () for none (the last stage's is the node's own).
 # No `expand_kernel`: the depthwise stage is the first.
-_ATTRS = {
+ATTRS = {
     "expand_kernel": (), "expand_strides": (), "expand_pads": (), "expand_act": (),
     "kernel_shape": (), "strides": (), "pads": (), "act": (), "project": 0,
 }  # fmt: skip
@@ -47,7 +47,8 @@ def _stages(attrs: Attrs, inputs: Sequence[Any]) -> list[tuple[dict[str, Any], A
     return out
 
 
-def _infer(attrs: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
+def infer(attrs: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
+    """Shape and type of the result."""
     x = ins[0]
     for window, w, _, _ in _stages(attrs, ins):
         shape, dtype = conv.infer_conv(window, [x, w])[0]
@@ -55,16 +56,23 @@ def _infer(attrs: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
     return [(x.shape, x.dtype)]
 
 
-def _reference(attrs: Attrs, x: np.ndarray, *constants: np.ndarray | None) -> np.ndarray:
+def reference(attrs: Attrs, x: np.ndarray, *constants: np.ndarray | None) -> np.ndarray:
+    """Stage by stage, in the type of x."""
     for window, w, b, act in _stages(attrs, (x, *constants)):
         x = conv.reference_conv(window, x, w, b)
-        if act:
-            op = _UNARY[act[0]]
-            x = op.reference(dict(zip(op.attrs, act[1:], strict=True)), x)
+        x = activate(act, x)
     return x
 
 
-def _dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, Any]:
+def activate(act: tuple, x: np.ndarray) -> np.ndarray:
+    """An activation between stages, applied; () is none."""
+    if not act:
+        return x
+    op = _UNARY[act[0]]
+    return op.reference(dict(zip(op.attrs, act[1:], strict=True)), x)
+
+
+def dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, Any]:
     """Sizes: image h x w x c, expanded to eh x ew x e, then oh x ow x m; the window of the
     expansion is ekh..., that of the depthwise stage kh... `expand`: 0 none, 1 pointwise, 2 with a
     window."""
@@ -81,26 +89,37 @@ def _dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str
     return dict(
         n=n, c=c, h=h, w=w, e=e, eh=eh, ew=ew, m=m, oh=oh, ow=ow, expand=expand,
         **{f"e{k}": v for k, v in first.items()}, project=attrs["project"],
-        act1=_activation(attrs["expand_act"]), act2=_activation(attrs["act"]),
+        act1=activation(attrs["expand_act"]), act2=activation(attrs["act"]),
         **conv.as_2d(_window(attrs["kernel_shape"], attrs["strides"], attrs["pads"])),
     )  # fmt: skip
 
 
-def _activation(act: tuple) -> Activation | None:
+def shape_after(attrs: Attrs, x: Shape, constants: Sequence[Shape]) -> Shape:
+    """The result's shape, of shapes of the image and of the constants that are there."""
+    n, m = x[0], constants[-2][0]
+    d = dims(attrs, [x, *constants], [(n, m, 0, 0)])
+    oh = conv.window_extent(d["eh"], d["kh"], d["sh"], 1, d["pt"], d["pb"])
+    return n, m, oh, conv.window_extent(d["ew"], d["kw"], d["sw"], 1, d["pl"], d["pr"])
+
+
+def activation(act: tuple) -> Activation | None:
+    """An attribute as an activation."""
     return Activation(act[0], tuple(act[1:])) if act else None
 
 
-def _macs(d: Mapping[str, Any]) -> int:
+def macs(d: Mapping[str, Any]) -> int:
+    """Multiply-adds of all stages."""
     first = d["eh"] * d["ew"] * d["e"] * d["c"] * d["ekh"] * d["ekw"] if d["expand"] else 0
     last = d["oh"] * d["ow"] * d["e"] * d["m"] if d["project"] else 0
     return d["n"] * (first + d["oh"] * d["ow"] * d["e"] * d["kh"] * d["kw"] + last)
 
 
-def _case(c: int, e: int, m: int, h: int, w: int, k: int, s: int, **first: Any) -> Case:
-    """Pads as for "same" output; `first` overrides attributes of the expansion, m = 0: none."""
+def case(c: int, e: int, m: int, h: int, w: int, k: int, s: int, **first: Any) -> Case:
+    """A chain to test: c channels of an image h x w, expanded to e, unless c is 0. Pads as for
+    "same" output; `first` overrides attributes of the expansion, m = 0: no projection."""
     expand = {"expand_kernel": (1, 1), "expand_strides": (1, 1), "expand_pads": (0,) * 4,
               "expand_act": ("Clip", 0.0, 6.0), **first} if c else {}  # fmt: skip
-    at = {**_ATTRS, **expand, "kernel_shape": (k, k), "strides": (s, s), "pads": (k // 2,) * 4,
+    at = {**ATTRS, **expand, "kernel_shape": (k, k), "strides": (s, s), "pads": (k // 2,) * 4,
           "act": (("Relu",) if s == 1 else ("HardSwish",)) if m else (),
           "project": int(m > 0)}  # fmt: skip
     shapes: list[Any] = [(1, c or e, h, w)]
@@ -110,18 +129,19 @@ def _case(c: int, e: int, m: int, h: int, w: int, k: int, s: int, **first: Any) 
 
 
 _CASES = (
-    _case(8, 16, 12, 9, 10, 3, 1),
-    _case(5, 24, 9, 11, 8, 3, 2),
-    _case(12, 8, 0, 7, 7, 5, 1),
-    _case(0, 16, 10, 13, 17, 3, 1),
-    _case(0, 8, 33, 8, 21, 3, 2),
-    _case(3, 8, 16, 19, 18, 3, 1, expand_kernel=(3, 3), expand_strides=(2, 2),
+    case(8, 16, 12, 9, 10, 3, 1),
+    case(5, 24, 9, 11, 8, 3, 2),
+    case(12, 8, 0, 7, 7, 5, 1),
+    case(0, 16, 10, 13, 17, 3, 1),
+    case(0, 8, 33, 8, 21, 3, 2),
+    case(3, 8, 16, 19, 18, 3, 1, expand_kernel=(3, 3), expand_strides=(2, 2),
           expand_pads=(1, 1, 1, 1)),
+    case(1, 24, 9, 11, 15, 3, 2, expand_kernel=(5, 5), expand_pads=(0, 3, 4, 1)),
 )  # fmt: skip
 
 OPS = (
     OpDef(
-        "ConvChain", _infer, _reference, "conv_chain", _dims, attrs=_ATTRS, spatial=True,
-        fuses=("activation", "residual"), macs=_macs, cases=_CASES,
+        "ConvChain", infer, reference, "conv_chain", dims, attrs=ATTRS, spatial=True,
+        fuses=("activation", "residual"), macs=macs, cases=_CASES,
     ),
 )  # fmt: skip

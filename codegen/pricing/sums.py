@@ -68,7 +68,7 @@ def _part(
     if is_flat(graph, node):
         come = layout = "nchw"
     elif node.op != "Transpose":
-        come = layout
+        come = step.kernel.come(layout)
     share = 1.0
     if node.op == "Concat":
         share = program.values[step.args[0]].tensor.size / tensor.size

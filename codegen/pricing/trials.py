@@ -31,7 +31,8 @@ NUMBERS = (DType.F32, DType.F64, DType.F16, DType.I8, DType.U8, DType.BOOL)
 @dataclass(frozen=True, order=True)
 class Candidate:
     """One way to compute a layer: a kernel row, the layout `come` in which the layer's inputs lie
-    and `layout` in which its output will; they differ only where a layer moves data."""
+    and `layout` in which its output will; they differ only where a layer moves data, or a row reads
+    another layout than it writes."""
 
     kernel: str
     layout: str
@@ -108,8 +109,9 @@ def trials(signature: Signature, board: Board) -> list[Trial]:
     for come, layout in _layouts(graph):
         for row in candidates(layer_of(graph, graph.nodes[0], layout, come), board):
             if row.layout in ("any", layout):
-                program = _thin(lower_node(graph, Choice(row.name, layout), come, board))
-                candidate = Candidate(row.name, layout, come)
+                lies = row.come(come)
+                program = _thin(lower_node(graph, Choice(row.name, layout), lies, board))
+                candidate = Candidate(row.name, layout, lies)
                 out.append(Trial(signature, candidate, program, code_hash(program)))
     return out
 

@@ -1,9 +1,10 @@
 """Measurements that come with the program: the fastest rows for layers of common networks.
 
 `<core>.json` maps a layer's signature to its best kernel and cost (thousands of cycles) for each
-layout, as measured in micro-benchmarks on the virtual board. `python -m benchmarks.record` writes
-it. It only helps to choose: a row that no longer exists, or a layer that is not there, is left to
-the cost formula, and a row that is newer than the file is not preferred to what the file names.
+layout (`nchw>nhwc` where a row reads one and writes the other), as measured in micro-benchmarks on
+the virtual board. `python -m benchmarks.record` writes it. It only helps to choose: a row that no
+longer exists, or a layer that is not there, is left to the cost formula, and a row that is newer
+than the file is not preferred to what the file names.
 """
 
 import json

@@ -1,26 +1,22 @@
 """codegen accuracy: how well plans do their task, as the generated C computes it."""
 
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from codegen.accuracy.gauge import Gauge, check_unseen, gauge_of, run_plan
+from codegen.accuracy.gauge import Gauge, check_unseen, gauge_of, judge
 from codegen.accuracy.metrics import Metric, parse_metrics, table_of
 from codegen.accuracy.scores import Outputs
 from codegen.board import Board, load_board
-from codegen.build import compile_library
 from codegen.calibration.data import open_data
 from codegen.calibration.record import Calibration
 from codegen.errors import CodegenError
 from codegen.pipeline import Generated, Shapes, calibration_of, generate, load_graph, model_hash
 from codegen.plan import read_plan
 from codegen.run import Runner, pick_runner
-from codegen.sources import write
-from codegen.toolchain import find_toolchain
 from codegen.types import DType
 from codegen.verbs.options import (
     ACCEPT_HOST_KEY,
@@ -36,7 +32,6 @@ from codegen.verbs.options import (
     verbosity,
 )
 from codegen.verbs.progress import progress
-from codegen.verify import Interface
 
 FLOAT = "float model"
 
@@ -111,7 +106,7 @@ def accuracy(
         outputs = {FLOAT: gauge.floats}
         for name, make in jobs.items():
             stage(f"building and running {name}")
-            found = _measure(make(), gauge, target, chosen, timeout)
+            found = judge(make(), gauge, target, chosen, timeout)
             if isinstance(found, str):
                 click.echo(f"error: {name}: {found}", err=True)
                 return 1
@@ -154,21 +149,6 @@ def _by_plan(
     """A calibration is for the plans in int8."""
     ranges = calibration if read_plan(path).dtype == DType.I8.value else None
     return generate(model, board, path, shapes, calibration=ranges)
-
-
-def _measure(
-    generated: Generated, gauge: Gauge, board: Board, runner: Runner, timeout_s: float
-) -> Outputs | str:
-    with tempfile.TemporaryDirectory(prefix="codegen-accuracy-") as folder:
-        write(generated.sources, Path(folder))
-        binary = compile_library(generated.sources, Path(folder), find_toolchain(board))
-        if binary.error:
-            return f"does not compile: {binary.error}"
-        interface = Interface.of(generated.sources, generated.schedule)
-        try:
-            return run_plan(gauge, interface, binary.verify, runner, board, timeout_s)
-        except RuntimeError as e:
-            return str(e)
 
 
 def _tell(

@@ -1,0 +1,48 @@
+"""Calibrates, searches with int8 and tests on data that neither saw: `python -m
+benchmarks.accuracy --model A,B --core a57,a53`.
+
+Writes benchmarks/accuracy/results.json after each network, and docs/ACCURACY.md. Without a model
+it redraws the page.
+"""
+
+import argparse
+import json
+import sys
+import time
+
+from benchmarks.accuracy.experiment import run
+from benchmarks.accuracy.page import FILE, draw, load
+from benchmarks.accuracy.samples import SOURCES
+from benchmarks.search.__main__ import BOARDS
+from codegen.board import load_board
+from codegen.errors import CodegenError
+from codegen.models.fetch import fetch, write_atomically
+
+
+def main() -> None:
+    """Measure, network by network."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
+    parser.add_argument("--core", default="a57", metavar="A,B")
+    parser.add_argument("--model", default="", metavar="A,B", help=", ".join(SOURCES))
+    parser.add_argument("--jobs", type=int, default=0, help="programs at once; 0: one per core")
+    parser.add_argument("--searched", type=int, default=30, help="samples that plans are judged on")
+    parser.add_argument("--tested", type=int, default=2500, help="samples that are scored")
+    options = parser.parse_args()
+    try:
+        for name in filter(None, options.model.split(",")):
+            for core in options.core.split(","):
+                board, start = load_board(BOARDS[core]), time.monotonic()
+                rows = load()
+                rows[f"{name} {board.name}"] = run(
+                    fetch(name), board, options.jobs, options.searched, options.tested
+                )
+                print(f"{core} {name} ({time.monotonic() - start:.0f} s)", flush=True)
+                text = ",\n".join(f"{json.dumps(k)}: {json.dumps(rows[k])}" for k in sorted(rows))
+                write_atomically(FILE, ("{\n" + text + "\n}\n").encode())
+    except CodegenError as e:
+        sys.exit(f"error: {e}")
+    draw(load())
+
+
+if __name__ == "__main__":
+    main()

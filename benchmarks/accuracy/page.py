@@ -1,0 +1,151 @@
+"""benchmarks/accuracy/results.json -> docs/ACCURACY.md."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accuracy.experiment import COSINE, DROP, MANY
+from benchmarks.accuracy.samples import SOURCES
+from benchmarks.peers.results import load as peers_of
+from codegen.models.fetch import write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FILE = ROOT / "benchmarks" / "accuracy" / "results.json"
+PAGE = ROOT / "docs" / "ACCURACY.md"
+CORES = {"jetson-nano-cpu": "a57", "raspberry-pi-4": "a72", "raspberry-pi-3b-plus": "a53"}
+_OURS = ("codegen", "codegen-compact", "blas")
+_HEAD = f"""# What int8 costs and brings
+
+Written by `python -m benchmarks.accuracy` from benchmarks/accuracy/results.json; not edited by
+hand. Latencies are from the virtual boards, one thread (docs/VALIDATION.md says how far they can be
+believed); accuracy is that of the generated C, run under qemu.
+
+Each network is calibrated (`codegen calibrate --half 0 --sensitivity`) on one half of its data, and
+everything below is measured on the other half; views and patches of one photograph are in one half.
+`codegen tune --calibration` then decides for each layer whether it is in int8, within a cosine of
+{COSINE} to the float model and, where there are {MANY} labelled samples or more, {DROP:.1%} of
+top-1 lost. **float32** is our own fastest float plan (the search measures it, too), **int8** what
+`codegen build --calibration` makes without a search, **chosen** what the search took, **greedy**
+the cheapest row of each layer in execution order, own conversions and casts included. Figures in
+brackets are 95 % confidence intervals; views of one photograph count as one sample.
+"""
+
+
+def load() -> dict[str, Any]:
+    """What was measured so far, by `NETWORK BOARD`."""
+    return json.loads(FILE.read_text()) if FILE.is_file() else {}
+
+
+def draw(rows: Mapping[str, Any]) -> None:
+    """Write the page."""
+    write_atomically(PAGE, text_of(rows).encode())
+
+
+def text_of(rows: Mapping[str, Any]) -> str:
+    """The page."""
+    parts = [_HEAD]
+    for board, core in CORES.items():
+        here = {k.split()[0]: r for k, r in rows.items() if k.split()[1] == board}
+        if here:
+            parts += [f"## {board}\n", _speed(here, core), _summary(here, core)]
+    parts += ["## Accuracy\n", _accuracy(rows), _DATA]
+    return "\n".join(parts)
+
+
+def _speed(rows: Mapping[str, Any], core: str) -> str:
+    lines = []
+    for name, row in sorted(rows.items()):
+        single, coded, chosen = (row["plans"].get(k) for k in ("float32", "int8", "chosen"))
+        peer, blas = best_peer(core, name), blas_of(core, name)
+        lines.append((
+            name, *(f"{p['ms']:.3f}" if p else "" for p in (single, coded, chosen)),
+            f"{chosen['int8_layers']} of {chosen['layers']}"
+            + (f", {chosen['narrow']} narrow" if chosen["narrow"] else ""),
+            f"{single['ms'] / chosen['ms']:.2f}x", _greedy(row, chosen),
+            f"{peer[1]:.3f} ({peer[0]})" if peer else "",
+            f"{peer[1] / chosen['ms']:.2f}x" if peer else "",
+            f"{blas['ms'] / chosen['ms']:.2f}x" if blas else "",
+            f"{single['arena_bytes'] / 1024:,.0f} / {chosen['arena_bytes'] / 1024:,.0f}",
+            f"{single['weights_bytes'] / 1024:,.0f} / {chosen['weights_bytes'] / 1024:,.0f}",
+        ))  # fmt: skip
+    head = ("network", "float32, ms", "int8, ms", "chosen, ms", "layers in int8", "over float32",
+            "over greedy", "best int8 peer, ms", "over it", "over im2col + OpenBLAS", "arena, KiB",
+            "weights, KiB")  # fmt: skip
+    return _table(head, lines)
+
+
+def _greedy(row: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
+    """Greedy as in docs/SEARCH.md; it knows nothing of losses, so that it may have more of them."""
+    return f"{row['greedy']['ms'] / chosen['ms']:.2f}x" if row.get("greedy") else ""
+
+
+def _summary(rows: Mapping[str, Any], core: str) -> str:
+    gains = [r["plans"]["float32"]["ms"] / r["plans"]["chosen"]["ms"] for r in rows.values()]
+    leads = [
+        p[1] / r["plans"]["chosen"]["ms"] for n, r in rows.items() if (p := best_peer(core, n))
+    ]
+    blas = [b["ms"] / r["plans"]["chosen"]["ms"] for n, r in rows.items()
+            if (b := blas_of(core, n))]  # fmt: skip
+    said = [f"{_mean(gains):.2f}x our float32"]
+    said += [f"{_mean(leads):.2f}x the best int8 peer"] if leads else []
+    if blas:
+        said.append(f"{_mean(blas):.2f}x im2col + OpenBLAS in float32 (at most {max(blas):.2f}x)")
+    return f"Geometric means: {', '.join(said)}.\n"
+
+
+def _accuracy(rows: Mapping[str, Any]) -> str:
+    lines = []
+    for key, row in sorted(rows.items()):
+        plans = {"float model": row, **row["plans"]}
+        for plan, found in plans.items():
+            scores = found["scores"]
+            lines.append((
+                *key.split(), plan, str(row["samples"]), str(row["independent"]),
+                *(_score(scores.get(m), p) for m, p in (
+                    ("top1", True), ("top1 lost", True), ("agreement", True), ("cosine", False))),
+            ))  # fmt: skip
+    head = ("network", "board", "plan", "samples", "independent", "top-1", "top-1 lost",
+            "agreement", "cosine")  # fmt: skip
+    return _table(head, lines)
+
+
+def best_peer(core: str, model: str) -> tuple[str, float] | None:
+    """The fastest of the other engines in int8 whose result is right, and its ms."""
+    rows = [r for r in peers_of(core) if r["model"] == model and r["dtype"] == "i8"
+            and r["engine"] not in _OURS and r["ms"] and not r["error"]]  # fmt: skip
+    best = min(rows, key=lambda r: r["ms"], default=None)
+    return (best["engine"], best["ms"]) if best else None
+
+
+def blas_of(core: str, model: str) -> dict[str, Any] | None:
+    """im2col + OpenBLAS in float32."""
+    return next((r for r in peers_of(core) if r["model"] == model and r["engine"] == "blas"
+                 and r["ms"]), None)  # fmt: skip
+
+
+def _score(score: Mapping[str, float | None] | None, percent: bool) -> str:
+    if not score:
+        return ""
+    form = (lambda v: f"{100 * v:.2f}") if percent else (lambda v: f"{v:.5f}")
+    value = form(score["value"]) + (" %" if percent else "")
+    if score["low"] is None:
+        return value
+    return f"{value} [{form(score['low'])}, {form(score['high'])}]"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(r)} |" for r in rows) + "\n"
+
+
+_DATA = "## Data\n\n" + "\n".join(f"- {n}: {s.what}" for n, s in SOURCES.items()) + """
+
+The keyword spotter, the speech embedding and the anomaly detector have no public data in a package,
+so that nothing is said of them here. Networks with seeded weights have no accuracy.
+"""

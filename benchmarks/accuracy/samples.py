@@ -1,0 +1,82 @@
+"""Data to calibrate on and to test on, for the networks that have any."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from codegen.models import data
+from codegen.models.optional import require
+
+_PATCHES = 120  # of each photograph
+_LEAST = 96  # pixels that the side of a patch has at least, before it is scaled
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a network's samples come from: labelled data of this many views of each, or patches of
+    photographs (`side` pixels), made its input by `prepare`."""
+
+    views: int = 0
+    side: int = 0
+    prepare: Callable[[np.ndarray], np.ndarray] = np.asarray
+
+    @property
+    def what(self) -> str:
+        """For the page."""
+        if self.side:
+            return f"{_PATCHES} patches of each of 20 photographs, without labels"
+        return "labelled" + (f", {self.views} views of each photograph" if self.views > 1 else "")
+
+
+def _unit(images: np.ndarray) -> np.ndarray:
+    return images / np.float32(255)
+
+
+def _around_zero(images: np.ndarray) -> np.ndarray:
+    return images / np.float32(127.5) - np.float32(1)
+
+
+def _centred(images: np.ndarray) -> np.ndarray:
+    return (images - np.float32(128)) / np.float32(128)
+
+
+SOURCES = {
+    "mnist8": Source(1),
+    "squeezenet1_1": Source(10),
+    "efficientnet_lite0": Source(10),
+    "mlperf_ic_resnet8": Source(side=32, prepare=_centred),
+    "mlperf_vww_mbv1_025": Source(side=96, prepare=_unit),
+    "dog_mobilenetv2_160": Source(side=160, prepare=_around_zero),
+}
+
+
+def write_samples(name: str, folder: Path) -> Path:
+    """A .npz of inputs, labels where there are any, and the photograph of each as its group."""
+    source, path = SOURCES[name], folder / "samples.npz"
+    if source.side:
+        x, group = _patches(source.side)
+        np.savez(path, x=source.prepare(x), group=group)
+        return path
+    x, y = data.load(name, source.views)
+    np.savez(path, x=x, y=y, group=np.arange(len(y)) // source.views)
+    return path
+
+
+def _patches(side: int) -> tuple[np.ndarray, np.ndarray]:
+    """(RGB 0..255 [N, 3, side, side], number of the photograph [N]): squares of any size and place,
+    half of them mirrored."""
+    require("PIL.Image", "pillow", "decoding pictures")
+    pictures, _ = data._pictures("imagenet")
+    rng = np.random.default_rng(0)
+    images, groups = [], []
+    for k, picture in enumerate(pictures):
+        for _ in range(_PATCHES):
+            size = int(rng.integers(min(_LEAST, *picture.size), min(picture.size) + 1))
+            x, y = (int(rng.integers(0, n - size + 1)) for n in picture.size)
+            patch = picture.resize((side, side), 2, (x, y, x + size, y + size))
+            image = np.asarray(patch, np.float32).transpose(2, 0, 1)
+            images.append(image[..., ::-1] if rng.random() < 0.5 else image)
+            groups.append(k)
+    return np.stack(images), np.array(groups)
