@@ -26,7 +26,7 @@ def _blocked(pixels: int, depth: int, m: int, p: Mapping[str, Any]) -> dict[str,
         for n, codes in product(sizes, (True, False)) if p.get("in_order")
     }  # fmt: skip
     return {"pixels": pixels, "block": block, "sizes": sizes, "chain": chain, "orders": orders,
-            "packed": p.get("packed", 0)}  # fmt: skip
+            "packed": p.get("packed", 0), "dot": p.get("dot", 0)}  # fmt: skip
 
 
 def qgemm(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,9 +114,12 @@ def _codes(d: Mapping[str, Any], weights: int, channels: int) -> _Sizes:
     return weights, 8 * channels + 20 + (8 if d["act"].fn or d["residual"] else 0)
 
 
-def _code_panels(d: Mapping[str, Any], p: Mapping[str, Any]) -> _Sizes:
-    channels, depth = _up(d["m"], 4), _up(_taps(d) * d["c"], p.get("step", 1))
-    return _codes(d, depth * channels, channels)
+def _code_panels(d: Mapping[str, Any], p: Mapping[str, Any], depth: int, n: int) -> _Sizes:
+    """Panels of 4 channels, perhaps two codes in a byte; in-order tiles read a step more."""
+    channels = _up(n, 4)
+    weights = _up(depth, p.get("step", 1)) * channels
+    weights += 64 * p["chain"] if p.get("in_order") else 0
+    return _codes(d, weights // 2 if p["packed"] else weights, channels)
 
 
 _SIZES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], _Sizes]] = {
@@ -139,7 +142,7 @@ _SIZES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], _Sizes]] =
     "dense_panels": lambda d, p: _dense(d, p["nr"]),
     "dense_panels_narrow": lambda d, p: _dense(d, 4),
     "dense_panels_half": lambda d, p: _dense(d, 8),
-    "qconv_panels": _code_panels,
+    "qconv_panels": lambda d, p: _code_panels(d, p, _taps(d) * d["c"], d["m"]),
     "qconv_taps": lambda d, p: _codes(d, d["m"] * _taps(d), _up(d["m"], 8)),
-    "qdense_panels": lambda d, p: _codes(d, d["k"] * _up(d["n"], 4), _up(d["n"], 4)),
+    "qdense_panels": lambda d, p: _code_panels(d, p, d["k"], d["n"]),
 }

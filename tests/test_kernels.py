@@ -1,5 +1,6 @@
 """Every kernel row against the float64 reference, on every size that could trip it, compiled and
-run on this machine; half precision on an emulator, for nothing stands in for its intrinsics."""
+run on this machine; half precision and dot products on an emulator, for nothing stands in for their
+intrinsics."""
 
 import numpy as np
 import pytest
@@ -20,22 +21,22 @@ from codegen.toolchain import find_toolchain
 from tests.kernel_cases import make_graph, plan_nodes, trials
 
 ROWS = list(load_kernels().values())
-HALF_BOARD = "raspberry-pi-5"
+EMULATED, EMULATED_BOARD = ("fp16", "dotprod"), "raspberry-pi-5"
 # Of a layer in half precision: sums of up to 128 products are rounded after each of them.
 HALF_TOLERANCE = 5e-3
 
 
 def _board_for(row: Kernel) -> Board:
     """Where a row can run: this machine, or an emulated core; skips where there is none."""
-    if row.isa != "fp16":
+    if row.isa not in EMULATED:
         return load_board("local")
-    board = load_board(HALF_BOARD)
+    board = load_board(EMULATED_BOARD)
     try:
         find_toolchain(board)
     except CodegenError as e:
         pytest.skip(str(e))
     if pick_runner(board, "qemu") is None:
-        pytest.skip(f"{row.name} is half precision, and no qemu runs it here")
+        pytest.skip(f"{row.name} needs {row.isa}, and no qemu runs it here")
     return board
 
 
@@ -54,7 +55,7 @@ def test_row_matches_reference(row, tmp_path):
     assert not binary.error, binary.error
     inputs = random_inputs(graph, 2)
     data = b"".join(np.ascontiguousarray(inputs[n]).tobytes() for n in graph.inputs)
-    outcome = pick_runner(board, "qemu" if row.isa == "fp16" else "").run(
+    outcome = pick_runner(board, "qemu" if row.isa in EMULATED else "").run(
         Job(binary.verify, ("in", "out"), {"in": data}, ("out",)), board
     )
     assert not outcome.error, outcome.error

@@ -185,7 +185,14 @@ def extreme(row, x: int, w: int) -> tuple:
 
 @pytest.mark.parametrize("row", INT8, ids=lambda r: r.name)
 def test_extreme_values_are_exact(row, tmp_path):
-    check_extremes(row, BOARD, tmp_path)
+    board = load_board("raspberry-pi-5") if row.isa == "dotprod" else BOARD
+    try:
+        find_toolchain(board)
+    except CodegenError as e:
+        pytest.skip(str(e))
+    if pick_runner(board) is None:
+        pytest.skip(f"nothing runs code for {board.name} here")
+    check_extremes(row, board, tmp_path)
 
 
 def check_extremes(row, board, tmp_path):
