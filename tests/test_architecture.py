@@ -19,10 +19,10 @@ ORDER = [
     "strassen", "exactness", "weights", "inorder_blocks", "half_blocks", "band_blocks",
     "int8_blocks", "transpose_blocks", "derive", "packed_size", "threads", "plan", "cost",
     "heuristic", "ranges", "schedule", "regions", "split", "order", "memory", "sources", "emit",
-    "cpus", "toolchain", "stack", "build", "footprint", "run", "fleet", "compare", "reference", "verify", "pipeline",
-    "calibration", "attribution", "memory_map", "report", "store", "pricing", "program",
-    "measured", "svg_text", "roofline", "profile_text", "health", "peers", "validate", "verbs",
-    "cli",
+    "cpus", "toolchain", "stack", "build", "footprint", "run", "fleet", "compare", "reference",
+    "verify", "pipeline", "calibration", "attribution", "memory_map", "report", "store", "pricing",
+    "program", "measured", "svg_text", "roofline", "profile_text", "health", "peers", "validate",
+    "verbs", "cli",
 ]
 # fmt: on
 

@@ -182,15 +182,21 @@ def vww() -> Walk:
     return Walk(build_space(graph, BOARD, formula_table(graph, BOARD)))
 
 
-def test_a_smaller_arena_costs_time(vww):
-    arena = arena_in(vww)
-    fastest = optimum(vww)
+@pytest.fixture(scope="module")
+def resnet() -> Walk:
+    graph = load_graph(RESNET)
+    return Walk(build_space(graph, BOARD, formula_table(graph, BOARD)))
+
+
+def test_a_smaller_arena_costs_time(resnet):
+    arena = arena_in(resnet)
+    fastest = optimum(resnet)
     limit = int(0.75 * arena(fastest.choices))
-    small = optimum(vww, goal_for(vww, Limits(arena=limit), arena))
+    small = optimum(resnet, goal_for(resnet, Limits(arena=limit), arena))
     assert arena(small.choices) <= limit
     assert small.value > fastest.value
     with pytest.raises(CodegenError, match="--max-arena: 100 bytes are not enough; the smallest"):
-        goal_for(vww, Limits(arena=100), arena)
+        goal_for(resnet, Limits(arena=100), arena)
 
 
 def test_q_learning_keeps_the_smallest_arena(vww):
@@ -257,14 +263,14 @@ def test_hypervolume_is_the_cells_that_are_dominated(found):
     assert hypervolume(found, AXES, (6, 6, 6)) == pytest.approx(cells / 6**3)
 
 
-def test_a_front_has_both_ends(vww):
-    found = front(vww, ("latency", "arena"), arena_in(vww))
-    assert found[0].latency == pytest.approx(optimum(vww).value)
+def test_a_front_has_both_ends(resnet):
+    found = front(resnet, ("latency", "arena"), arena_in(resnet))
+    assert found[0].latency == pytest.approx(optimum(resnet).value)
     assert len(found) > 1
     sizes = [p.arena for p in found]
     assert sizes == sorted(set(sizes), reverse=True)
     for p in found:
-        assert p.latency == pytest.approx(cost_of(vww, p.choices))
+        assert p.latency == pytest.approx(cost_of(resnet, p.choices))
 
 
 @pytest.fixture
