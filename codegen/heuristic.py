@@ -17,7 +17,7 @@ from codegen.graph import Graph, Node
 from codegen.groups import find_groups, regroup
 from codegen.kernels import candidates
 from codegen.layer import layer_of
-from codegen.layout import LAYOUTS, reshape_keeps
+from codegen.layout import LAYOUTS, reshape_keeps, same_memory
 from codegen.ops import OPS
 from codegen.packed_size import packed_bytes
 from codegen.plan import Choice, Plan, needs_kernel
@@ -87,8 +87,8 @@ class _Costs:
 
 def _moving(graph: Graph, tensor: str) -> float:
     """Cycles of bringing a tensor into the other layout."""
-    shape = graph.tensors[tensor].shape
-    return graph.tensors[tensor].size / _CONVERSION_RATE if len(shape) > 2 else 0.0
+    of = graph.tensors[tensor]
+    return 0.0 if same_memory(of.shape, *LAYOUTS) else of.size / _CONVERSION_RATE
 
 
 def default_plan(
@@ -155,9 +155,17 @@ def _groups(graph: Graph, costs: _Costs, layout: str) -> dict[str, tuple[str, ..
         saved.append((sum(alone[n] for n in group.names) - costs.of(best), group.names))
     taken: dict[str, tuple[str, ...]] = {}
     for gain, names in sorted(saved, key=lambda s: (-s[0], s[1])):
-        if gain > 0 and not {n for g in taken.values() for n in g} & set(names):
+        inside = {n for g in taken.values() for n in g} & set(names)
+        if gain > 0 and not inside and gain > _apart(names, saved):
             taken[names[0]] = names
     return taken
+
+
+def _apart(group: tuple[str, ...], saved: list[tuple[float, tuple[str, ...]]]) -> float:
+    """What two groups save that share the nodes of one."""
+    parts = {names: gain for gain, names in saved if set(names) < set(group)}
+    pairs = ((a, b) for a in parts for b in parts if not set(a) & set(b))
+    return max((parts[a] + parts[b] for a, b in pairs), default=0.0)
 
 
 def _walk(graph: Graph, costs: _Costs, preferred: str) -> tuple[dict[str, Choice], float, int]:

@@ -10,7 +10,7 @@ from codegen.board import load_board
 from codegen.errors import CodegenError
 from codegen.graph import Activation
 from codegen.groups import find_groups, regroup
-from codegen.heuristic import default_plan
+from codegen.heuristic import _apart, default_plan
 from codegen.interpret import interpret
 from codegen.pipeline import load_graph
 from codegen.plan import Choice, check_plan, read_plan
@@ -107,6 +107,13 @@ def test_plan_file_keeps_groups(graph, tmp_path):
     name = next(iter(plan.groups))
     apart = {**plan.nodes, name: replace(plan.nodes[name], group=())}
     assert replace(plan, nodes=apart).sha256 != plan.sha256
+
+
+def test_a_pair_is_not_taken_where_its_chains_save_more_apart():
+    first, second = ("a", "b"), ("c", "d", "e")
+    saved = [(5.0, first), (4.0, second), (3.0, ("a",)), (8.0, first + second)]
+    assert _apart(first + second, saved) == 9.0
+    assert _apart(second, saved) == 0.0
 
 
 @pytest.mark.parametrize("change", [lambda g: g[::-1], lambda g: g[:1], lambda g: (*g[:2], "no")])

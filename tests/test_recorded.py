@@ -76,13 +76,26 @@ def test_a_core_without_figures_takes_those_of_the_nearest(graph, tmp_path):
     assert load("cortex-a76", tmp_path) == {}
 
 
+def test_a_recorded_row_may_read_another_layout_than_it_writes(graph):
+    """It is taken where what it saves of the change of layout makes up for what it costs more."""
+    graph = load_graph(MODEL.with_name("mlperf_ic_resnet8.onnx"))  # an image of three channels
+    first = next(n for n in graph.nodes if n.op == "Conv")
+    plain, reads = "conv2d_nhwc_f32_neon_im2col_8x8", "conv2d_nhwc_f32_neon_planes_8x8"
+    for cost, row in ((12.0, reads), (1000.0, plain)):
+        found = {"nhwc": (plain, 10.0), "nchw>nhwc": (reads, cost)}
+        add_recorded(BOARD.core, {signature_of(graph, first).key: found}, {}, FOLDER)
+        default = default_plan(graph, BOARD, "0" * 64)
+        # groups that are not recorded cannot outbid a layer that is
+        assert default.nodes[first.name].kernel == row
+
+
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda p: p.stem)
 def test_files_name_layouts_and_costs(path):
     """What comes with the program can be read, and most of its rows still exist."""
     layers = load_recorded(path.stem)
     assert layers
     best = [b for layer in layers.values() for b in layer.values()]
-    assert {x for layer in layers.values() for x in layer} <= {"nchw", "nhwc"}
+    assert {x for layer in layers.values() for x in layer} <= {"nchw", "nhwc", "nchw>nhwc"}
     assert all(cost > 0 for _, cost in best)
     known = load_kernels()
     assert sum(row in known for row, _ in best) > 0.5 * len(best)

@@ -8,6 +8,7 @@ from codegen.errors import CodegenError
 from codegen.models.architectures import build
 from codegen.onnx_import import translate
 from codegen.passes import optimise
+from codegen.pipeline import load_graph
 from rl.agents import LIGHT, Budget, Problem, make_agent, parse_budget
 from rl.agents.plans import plan_value
 from rl.agents.qlearning import QLearning
@@ -15,10 +16,11 @@ from rl.agents.walkers import RandomSearch
 from rl.assignment import cost_of
 from rl.exact import optimum
 from rl.formula import formula_table
+from rl.limits import tightened
 from rl.reward import Goal
 from rl.space import build_space
 from rl.walk import Walk
-from tests.search_cases import BOARD, kws_space
+from tests.search_cases import BOARD, RESNET, kws_space
 
 FEW = Budget(episodes=60)
 
@@ -133,6 +135,18 @@ def test_goals_other_than_latency(walk):
 def test_limits_that_no_plan_keeps(walk):
     with pytest.raises(CodegenError, match="--max-arena: 1 bytes are not enough for any plan"):
         make_agent("exact").search(Problem(walk, Goal(max_held=1)))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_q_learning_where_few_plans_keep_the_limit(seed):
+    """There a plan's regret is more than the optimum itself, and less than what is forbidden."""
+    graph = load_graph(RESNET)
+    walk = Walk(build_space(graph, BOARD, formula_table(graph, BOARD)))
+    for goal, _ in list(tightened(walk, step=0.02))[-3:]:
+        least = optimum(walk, goal).value
+        assert least > 2 * optimum(walk).value
+        found = make_agent("qlearning").search(Problem(walk, goal, seed, Budget(episodes=300)))
+        assert found.value == pytest.approx(least, rel=0.01)
 
 
 def test_an_agent_that_is_not_there():

@@ -29,6 +29,12 @@ def row() -> dict:
                   "peak": {"layer": "conv", "kernel": "k", "held": 512, "scratch": 512}},
         "cold_s": 200.0, "cold_cpu_s": 300.0, "warm_s": 11.0, "warm_cpu_s": 10.0,
         "rules": {"ncnn": 0.3}, "sweep": [{"discount": 0.9, **agents["qlearning"]}],
+        "steps": [
+            {"step": "first", "ms": 0.6, "table_ms": 0.4, "reads_input": True, "weights_bytes": 9},
+            {"step": "conv", "ms": 1.3, "table_ms": 1.5, "reads_input": False,
+             "weights_bytes": 99_999},
+            {"step": "pool", "ms": 0.2, "table_ms": 0.1, "reads_input": False, "weights_bytes": 0},
+        ],
         "finalists": [finalist], "chosen": ["exact"], "whole": {"ncnn": 3.0}, "rounds": 1,
     }  # fmt: skip
 
@@ -51,6 +57,10 @@ def test_the_page_says_what_was_measured(row, tmp_path):
     assert "| 2.000 | 4.0 | 3.000 | 1.0 | 50.00 % | 2.500 | 2.0 | conv: 0.5 + 0.5 |" in text
     assert "greedy finds no plan on 1 of 1 tables" in text
     assert "to be had on 1 of 1 tables: kws, some-board" in text
+    steps = "2.100 | 2.000 | 0.600 | 0.400 | 1.300 | 1.500 | 0.200 | 0.100"
+    assert f"| kws, some-board | {steps} |" in text
+    assert "half the arena is to be had on 1 of 1 tables" in text
+    assert "1.0 KiB are enough instead of 2.0" in text
     assert "| 200 | 300 | 11 | 10 |" in text
     assert "5.00 % at most (kws, some-board)" in text
     draw(json.loads(json.dumps({"kws": row})), tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from codegen.board import Board
-from codegen.pricing import Settings, ready
+from codegen.pricing import Settings, plan_parts, ready
 from codegen.run import pick_runner
 from codegen.store import Store, store_path
 from rl.agents import Agent, Budget, Problem, make_agent
@@ -76,6 +76,7 @@ def run(model: Path, board: Board, jobs: int, extent: Extent) -> dict[str, Any]:
         "arena": arenas(walk, tuned),
         "finalists": [_finalist(tuned, f) for f in tuned.finalists],
         "chosen": list(tuned.chosen.names),
+        "steps": steps(tuned),
         "rounds": tuned.rounds,
         **seconds,
     }
@@ -138,6 +139,28 @@ def arenas(walk: Walk, tuned: Tuned) -> dict[str, Any]:
         "peak": {"layer": steps[at].name, "kernel": kernel, "held": steps[at].held,
                  "scratch": steps[at].scratch},
     }  # fmt: skip
+
+
+def steps(tuned: Tuned) -> list[dict[str, Any]]:
+    """The chosen plan step by step: what the table says, and what was measured in the network."""
+    table, board = tuned.priced.table, tuned.space.board
+    generated, graph = tuned.chosen.generated, tuned.space.graph
+    program = generated.schedule.program
+    size = {w.symbol: w.array.nbytes for w in program.weights}
+    parts = plan_parts(generated.graph, generated.plan, program)
+    out = []
+    for step, part, cost in zip(program.steps, parts, tuned.chosen.measured.steps, strict=True):
+        price = table.layers.get(part.signature.key, {}).get(str(part.candidate))
+        if price is None:  # a copy to an output, say
+            continue
+        out.append({
+            "step": step.name,
+            "ms": milliseconds(cost, table.unit, board),
+            "table_ms": milliseconds(part.share * price.cost, table.unit, board),
+            "reads_input": any(program.root(k)[0] in graph.inputs for k in step.reads),
+            "weights_bytes": sum(size[a[1:]] for a in step.args if a.startswith("&")),
+        })  # fmt: skip
+    return out
 
 
 def learner(walk: Walk, make: Callable[[], Agent], best: float, seeds: int) -> dict[str, Any]:

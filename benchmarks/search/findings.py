@@ -6,6 +6,7 @@ from typing import Any
 
 Row = Mapping[str, Any]
 _NEAR, _MUCH = 0.01, 0.05
+_HEAVY_BYTES = 32 << 10
 
 
 def title(row: Row) -> str:
@@ -116,20 +117,41 @@ def off_the_table(rows: Sequence[Row]) -> str:
     if not off:
         return ""
     far = sorted({name for e, name in off if e > _MUCH})
-    said = (
-        f"More than 5 % off: {'; '.join(far)}. Prices are for weights in memory where a network "
-        "does not fit in L2. Looked at step by step on one of them (mlperf_vww_mbv1_025, "
-        "raspberry-pi-4), the layers with many weights take 0.9 of their prices and less: a part "
-        "of the weights seems to be in L2 from the run before. The change of the input's layout "
-        "takes more than its price, for the caller's input is not in L2. The other networks were "
-        "not looked at in this way."
-        if far else "None is more than 5 % off."
-    )  # fmt: skip
+    said = f"More than 5 % off: {'; '.join(far)}." if far else "None is more than 5 % off."
     return (
         f"Over all {len(off)} finalists the whole network differs from the table's sum by "
         f"{percent(statistics.mean(e for e, _ in off))} in the mean and {percent(max(off)[0])} at "
-        f"most ({max(off)[1]}). {said}\n"
+        f"most ({max(off)[1]}). {said}\n\n{step_by_step(rows)}"
     )
+
+
+def step_by_step(rows: Sequence[Row]) -> str:
+    """Where the table and the whole part: of chosen plans that were looked at step by step."""
+    known = [r for r in rows if r.get("steps")]
+    if not known:
+        return ""
+    lines = [
+        "Where the chosen plan and the table part, by step: a network that is run again and again "
+        "finds the caller's input no longer in L2, while a price is for inputs in L2; and what "
+        "remains of its weights there differs.",
+        "",
+        "| network | all, ms | table | steps that read the input | table | steps with weights "
+        "beyond 32 KiB | table | other steps | table |",
+        "| --- " * 9 + "|",
+    ]
+    for r in known:
+        sums = [(sum(s["ms"] for s in some), sum(s["table_ms"] for s in some))
+                for some in (r["steps"], *kinds_of(r["steps"]))]  # fmt: skip
+        figures = " | ".join(f"{whole:.3f} | {table:.3f}" for whole, table in sums)
+        lines.append(f"| {title(r)} | {figures} |")
+    return "\n".join(lines) + "\n"
+
+
+def kinds_of(steps: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row]]:
+    """Steps that read the caller's input, of the others those with many weights, and the rest."""
+    first = [s for s in steps if s["reads_input"]]
+    heavy = [s for s in steps if not s["reads_input"] and s["weights_bytes"] > _HEAVY_BYTES]
+    return first, heavy, [s for s in steps if s not in first and s not in heavy]
 
 
 def limited(rows: Sequence[Row]) -> str:
@@ -159,11 +181,28 @@ def smallest(rows: Sequence[Row]) -> str:
     return (
         f"Half the arena of the fastest plan is to be had on {len(half)} of {len(known)} tables"
         f"{': ' + '; '.join(half) if half else ''}. On {len(same)} the fastest plan is the "
-        "smallest that was found. What limits is what a layer reads and writes, where no candidate "
-        "computes it together with its neighbours. In MobileNetV2, whose fastest plan has kernels "
-        "that compute chains of layers band by band, that is the image in channels-last order "
-        "beside the first block's result of 112x112x16, which no chain contains (784 KiB, by "
-        "itself more than half of the fastest plan's arena); in SqueezeNet the first convolution's "
-        "result beside the pool's. The search for the smallest lowers the limit on the estimated "
-        "memory in steps of 2 %, 40 times at most.\n"
+        f"smallest that was found.{_against_apart(known)} What limits is what a layer reads and "
+        "writes, where no candidate computes it together with its neighbours: in SqueezeNet the "
+        "first convolution's result beside the pool's. The search for the smallest lowers the "
+        "limit on the estimated memory in steps of 2 %, 40 times at most.\n"
+    )
+
+
+def _against_apart(known: Sequence[Row]) -> str:
+    """The smallest plan beside the fastest one in which no kernel computes several nodes."""
+    rows = [r for r in known if "apart" in r["arena"]]
+    if not rows:
+        return ""
+    part = {title(r): r["arena"]["points"][-1][1] / r["arena"]["apart"][1] for r in rows}
+    least = min(rows, key=lambda r: part[title(r)])
+    small, fast = least["arena"]["points"][-1], least["arena"]["points"][0]
+    half = sum(p <= 0.5 for p in part.values())
+    return (
+        " Chains of layers that are computed band by band, and first layers that read the caller's "
+        "image as it is, gain memory and time alike: beside the fastest plan with one kernel per "
+        f"node, half the arena is to be had on {half} of {len(rows)} tables. At best "
+        f"({title(least)}) {small[1] / 1024:,.1f} KiB are enough instead of "
+        f"{least['arena']['apart'][1] / 1024:,.1f}; the plan takes {small[0]:.3f} ms, the fastest "
+        f"of all {fast[0]:.3f} ({fast[1] / 1024:,.1f} KiB), the one with one kernel per node "
+        f"{least['arena']['apart'][0]:.3f}."
     )

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from rl.agents.base import Found, Problem
 from rl.decisions import Decisions, Place
 from rl.transfer import Keys
+from rl.walk import Walk
 
-# The regret, in relation to a whole plan's cost, at which a step that the goal forbids is learnt:
-# what is infinite tells nothing of the way there.
-_FORBIDDEN = 1.0
+
+def _worst(walk: Walk) -> float:
+    """More than a plan costs whose layers all take their dearest candidates."""
+    return 2 * sum(max((a.price.cost for a in s.actions), default=0.0) for s in walk.stages)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class _Run:
         self.agent, self.problem = agent, problem
         self.decisions: Decisions = problem.decisions()
         self.rng = random.Random(problem.seed)
+        # At which a step that the goal forbids is learnt: what is infinite tells nothing of the way
+        # there, and what is less than a plan's regret would be preferred to the plan.
+        self.forbidden = max(1.0, _worst(problem.walk) / self.decisions.scale)
         self.keys = Keys(problem.walk)
         self.values: list[list[float]] = []  # by number of place
         self.memory: list[tuple[Place, int]] = []
@@ -104,7 +109,7 @@ class _Run:
 
     def learn(self, place: Place, k: int) -> None:
         after = place.after[k]
-        target = -min(_FORBIDDEN, place.regrets[k] / self.decisions.scale)
+        target = -min(self.forbidden, place.regrets[k] / self.decisions.scale)
         if after is not None:
             target += self.agent.discount * max(self.values_of(after))
         values = self.values[place.number]
