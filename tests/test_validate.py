@@ -29,13 +29,14 @@ NETWORKS = {n.name: n for n in published.networks()}
 
 
 def test_fit_and_check_go_by_turns_in_order_of_size():
-    eight = sorted((n for n in NETWORKS.values() if n.use != "extra"), key=lambda n: n.mmacs)
+    target = [n for n in NETWORKS.values() if n.use in ("fit", "check")]
+    eight = sorted(target, key=lambda n: n.mmacs)
     assert [n.use for n in eight] == ["fit", "check"] * 4
 
 
 @pytest.mark.parametrize("board", FITTED)
 def test_boards_of_the_target_have_all_eight_networks(board):
-    eight = {n.name for n in NETWORKS.values() if n.use != "extra"}
+    eight = {n.name for n in NETWORKS.values() if n.use in ("fit", "check")}
     assert eight <= set(published.reference(board).ms)
 
 
@@ -288,6 +289,32 @@ def test_list_of_boards_stays(capsys):
 
 
 # ---- the page ----
+
+
+def test_int8_has_figures_of_its_own():
+    rows = [Comparison(A57.name, n, use, ms, real, dict.fromkeys(("core", "branch", "l2", "memory"),
+                       0.25)) for n, use, ms, real in (
+        ("squeezenet", "check", 77.36, 77.36), ("squeezenet_int8", "int8", 38.68, 77.69),
+        ("resnet18_int8", "int8", 190.74, 190.74))]  # fmt: skip
+    text = page.int8_section(rows, [A57])
+    cells = "SqueezeNet 1.1, int8 | 38.7 | 77.7 | 0.50 | 0.50 | 1.00"
+    assert f"| {A57.name} | {cells} |" in text
+    assert "ResNet18, int8 | 190.7 | 190.7 | 1.00 | not run | 0.94" in text
+    assert f"| {A57.name} | 2 | 25.1% |" in text
+    assert page.int8_section(rows[:1], [A57]) == ""
+    whole = page.document(rows, [A57], page.Versions("1", "2", "3"))
+    assert text in whole
+    assert "int8" not in whole.split("## Targets")[1].split("## int8")[0]
+
+
+@pytest.mark.parametrize("board", FITTED)
+def test_nothing_is_fitted_to_int8(board):
+    figures = published.reference(board)
+    assert {n for n in figures.ms if n.endswith("_int8")} == {
+        n.name for n in NETWORKS.values() if n.use == "int8"
+    }
+    case = cases.Case(load_board("rock-pi-4-big"), NETWORKS["resnet18_int8"], 1.0, work(1e6))
+    assert cases.compare([case])[0].use == "int8"
 
 
 def test_page_has_the_penalties_of_the_boards():

@@ -54,7 +54,8 @@ def compare(cases: Sequence[Case]) -> list[Comparison]:
         if case.work is None:
             continue
         cost = charge(case.work, case.board.cycle_model)
-        use = case.network.use if _free(case.board) else "transfer"
+        own = case.network.use == "int8" or _free(case.board)
+        use = case.network.use if own else "transfer"
         parts = {"core": cost.core, "branch": cost.branch, "l2": cost.l2, "memory": cost.memory}
         out.append(
             Comparison(

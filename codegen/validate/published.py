@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-USES = ("fit", "check", "extra", "transfer")
+USES = ("fit", "check", "extra", "transfer", "int8")
 
 
 @dataclass(frozen=True)
 class Network:
     """One of ncnn's benchmark definitions, `<name>.param` with that checksum. `use`: its figures
-    fit the cycle model, check it, or check it beyond the eight networks of the target; on a board
-    for which nothing is fitted all are "transfer"."""
+    fit the cycle model, check it, check it beyond the eight networks of the target, or check it on
+    int8 arithmetic; on a board for which nothing is fitted all of float32 are "transfer"."""
 
     name: str
     title: str
