@@ -29,10 +29,11 @@ static inline float32x4_t cg_codes_f32x4(const int8_t *x, int32_t zero, size_t c
     return vcvtq_f32_s32(vsubq_s32(vmovl_s16(vget_low_s16(wide)), vdupq_n_s32(zero)));
 }
 
-/* x / divisor, correctly rounded where it is less than 2^15 and not tiny; some number beyond that where it is not. `inverse` is 1 / divisor,
- * correctly rounded. q = x inverse is off by at most 2 units in the last place; a correction q + (x - q divisor) inverse brings it
- * within one, and then another is exact (P. Markstein, Computation of elementary functions on the IBM RISC System/6000 processor,
- * 1990). That needs fused multiply-adds, which what stands in for NEON elsewhere does not have. */
+/* x / divisor, correctly rounded where it is less than 2^15 and not tiny; some number beyond that where it is not.
+ * `inverse` is 1 / divisor, correctly rounded. q = x inverse is off by at most 2 units in the last place; a
+ * correction q + (x - q divisor) inverse brings it within one, and then another is exact (P. Markstein,
+ * Computation of elementary functions on the IBM RISC System/6000 processor, 1990). That needs fused multiply-
+ * adds, which what stands in for NEON elsewhere does not have. */
 static inline float32x4_t cg_quotient_f32x4(float32x4_t x, float32x4_t divisor, float32x4_t inverse)
 {
 #if defined(__aarch64__)

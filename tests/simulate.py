@@ -143,9 +143,11 @@ class Machine:
         if step.op not in MOVES:
             layout = self.plan.nodes[step.name].layout
             assert step.kernel.layout in ("any", layout)
-            for key in (*step.args[:1], *step.outputs, *filter(None, [step.residual])):
+            wanted = [(key, step.kernel.come(layout)) for key in step.args[:1]]
+            wanted += [(key, layout) for key in (*step.outputs, step.residual) if key]
+            for key, at in wanted:
                 value = None if key.startswith("&") else program.values[key]
-                assert value is None or same_memory(value.tensor.shape, value.layout, layout)
+                assert value is None or same_memory(value.tensor.shape, value.layout, at)
         pitched = [k for k in step.reads if self.schedule.places[k].pitch]
         assert not pitched, f"{step.name} would have to read {pitched} with a pitch"
         assert step.kernel.pitch or not any(self.schedule.places[k].pitch for k in step.outputs)
