@@ -86,7 +86,11 @@ class Machine:
     def compute(self, step: Step) -> None:
         node, layout = self.nodes[step.name], self.plan.nodes[step.name].layout
         data = iter([a for a in step.args if not a.startswith("&")])
-        args = [self.operand(node, i, name, data, layout) for i, name in enumerate(node.inputs)]
+        come = step.kernel.come(layout)  # of the first input
+        args = [
+            self.operand(node, i, name, data, layout if i else come)
+            for i, name in enumerate(node.inputs)
+        ]
         with np.errstate(all="ignore"):
             result = OPS[node.op].reference(node.attrs, *args)
             results = list(result) if isinstance(result, tuple) else [result]
