@@ -75,8 +75,8 @@ INT8 = """## int8
 
 Statically quantised, calibrated on seeded inputs: by the engine's own tool, for ncnn and LiteRT by
 writers of ours, because their packages carry none. In parentheses the multiple of our *float32*
-time. The cycle model is not validated for int8 code and tends to be
-optimistic there.
+time. For int8 code the cycle model is optimistic: ncnn's networks came out at 0.70 to 0.83 of
+published times, by board ([VALIDATION.md](VALIDATION.md)).
 """
 LIMITS = """## What these figures are not
 
