@@ -107,6 +107,7 @@ def test_made_where_the_fastest_plan_is_not_exact_enough(tmp_path, monkeypatch):
     assert not any(w in plan.read_text() for w in ("winograd4", "winograd6", "strassen"))
 
 
+@pytest.mark.slow
 def test_no_more_careful_than_needed(tmp_path, monkeypatch):
     found = iter((2e-4, 0.0))
     monkeypatch.setattr(verb, "_inexact", lambda results: next(found))
@@ -115,6 +116,7 @@ def test_no_more_careful_than_needed(tmp_path, monkeypatch):
     assert report["verified"]
 
 
+@pytest.mark.slow
 def test_said_where_no_plan_is_exact_enough(tmp_path, monkeypatch):
     fast = json.loads(run(tmp_path, "--json").stdout)
     monkeypatch.setitem(TOLERANCE, "f32", 1e-9)

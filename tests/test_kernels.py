@@ -1,6 +1,8 @@
 """Every kernel row against the float64 reference, on every size that could trip it, compiled and
 run on this machine; half precision and dot products on an emulator, for nothing stands in for their
-intrinsics."""
+intrinsics. Of templates with many rows the quick suite takes the first two."""
+
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from codegen.toolchain import find_toolchain
 from tests.kernel_cases import make_graph, plan_nodes, trials
 
 ROWS = list(load_kernels().values())
+_QUICK = 2  # rows of one template that the quick suite compiles; the rest are other sizes of it
 EMULATED, EMULATED_BOARD = ("fp16", "dotprod"), "raspberry-pi-5"
 # Of a layer in half precision: sums of up to 128 products are rounded after each of them.
 HALF_TOLERANCE = 5e-3
@@ -40,7 +43,18 @@ def _board_for(row: Kernel) -> Board:
     return board
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda r: r.name)
+def _marked() -> list:
+    """All rows, those after the first of a template only in `make test-all`."""
+    seen: Counter[tuple[str, str]] = Counter()
+    out = []
+    for row in ROWS:
+        seen[row.family, row.template] += 1
+        late = seen[row.family, row.template] > _QUICK
+        out.append(pytest.param(row, marks=pytest.mark.slow if late else (), id=row.name))
+    return out
+
+
+@pytest.mark.parametrize("row", _marked())
 def test_row_matches_reference(row, tmp_path):
     board = _board_for(row)
     batch = trials(row)
