@@ -17,7 +17,8 @@ from codegen.onnx_import import import_onnx
 from codegen.order import node_of
 from codegen.packed_size import weights_limit
 from codegen.passes import optimise
-from codegen.passes.quantise import Span, bits_of
+from codegen.passes.quantise import bits_of
+from codegen.passes.scales import Span
 from codegen.plan import Plan, check_plan, read_plan
 from codegen.precision import check_dtype, compute_in, own_dtype
 from codegen.schedule import lower

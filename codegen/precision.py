@@ -12,7 +12,8 @@ from codegen.layer import layer_of
 from codegen.layout import LAYOUTS
 from codegen.ops import OPS
 from codegen.passes.halve import COMPUTES, FOLLOWS, halve
-from codegen.passes.quantise import Span, int8_of, quantise
+from codegen.passes.quantise import int8_of, quantise
+from codegen.passes.scales import Span
 from codegen.passes.widen import has_half, widen
 from codegen.types import DType
 

@@ -17,6 +17,7 @@ from codegen.kernels import candidates
 from codegen.layer import layer_of
 from codegen.layout import LAYOUTS
 from codegen.passes.quantise import bits_of, quantise
+from codegen.passes.scales import MOVES
 from codegen.precision import int8_rows
 from codegen.signature import Signature, signature_of
 from codegen.types import WIDTHS, DType
@@ -105,7 +106,7 @@ def codes_of(graph: Graph, board: Board, calibration: Calibration) -> Codes:
         return quantise(graph, spans, able, bits)
 
     variants: dict[str, list[Variant]] = {}
-    floats = {n.name for n in graph.nodes if graph.tensors[n.outputs[0]].dtype == DType.F32}
+    floats = {n.name: n for n in graph.nodes if graph.tensors[n.outputs[0]].dtype == DType.F32}
     for bits in WIDTHS:
         whole = made({n.name: bits for n in graph.nodes})
         known = bits_of(whole)
@@ -114,7 +115,7 @@ def codes_of(graph: Graph, board: Board, calibration: Calibration) -> Codes:
                 found = variants.setdefault(node.name, [])
                 rows = _rows(whole, node, board).difference(*(v.rows for v in found))
                 if rows:
-                    loss = _loss(calibration, node.name, bits)
+                    loss = _loss(calibration, floats[node.name], bits)
                     found.append(Variant(bits, whole, node, frozenset(rows), loss))
     tensors = {
         coded(t.name): replace(t, name=coded(t.name), dtype=DType.I8)
@@ -125,10 +126,11 @@ def codes_of(graph: Graph, board: Board, calibration: Calibration) -> Codes:
     return Codes(graph, board, kept, tensors, _casts(graph, tensors), made)
 
 
-def _loss(calibration: Calibration, name: str, bits: int) -> float:
-    """What only moves data loses nothing of its own."""
-    at = calibration.sensitivity.get(name)
-    return at.get(bits, float("inf")) if at else 0.0
+def _loss(calibration: Calibration, node: Node, bits: int) -> float:
+    """What only moves data loses nothing of its own; without any losses nothing is known."""
+    if node.op in MOVES or not calibration.sensitivity:
+        return 0.0
+    return calibration.sensitivity.get(node.name, {}).get(bits, float("inf"))
 
 
 def _rows(graph: Graph, node: Node, board: Board) -> set[str]:

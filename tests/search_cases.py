@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from codegen.board import load_board
 from codegen.calibration.record import METHODS, Calibration, DataRecord, Range
 from codegen.graph import Graph
+from codegen.passes.integer_forms import FORMS
 from codegen.passes.quantise import PRODUCTS
 from codegen.pipeline import load_graph
 from codegen.resources import examples_dir
@@ -55,8 +56,8 @@ def unranged(graph: Graph) -> Calibration:
         if t.dtype == DType.F32 and t.name not in graph.constants
     }  # fmt: skip
     losses = {
-        n.name: {bits: 0.001 * 4.0 ** (8 - bits) for bits in WIDTHS}
-        for n in graph.nodes if n.op in PRODUCTS
+        n.name: {bits: 0.001 * 4.0 ** (8 - bits) for bits in (WIDTHS if n.op in PRODUCTS else (8,))}
+        for n in graph.nodes if n.op in (*PRODUCTS, *FORMS)
     }  # fmt: skip
     data = DataRecord((), 1, 0, None, "", "")
     return Calibration("0" * 64, "minmax", 99.99, data, tensors, {}, losses)

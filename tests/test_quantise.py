@@ -18,7 +18,8 @@ from codegen.interpret import evaluate, interpret
 from codegen.kernels import load_kernels, refusal
 from codegen.layer import layer_of
 from codegen.ops.base import Case
-from codegen.passes.quantise import bits_of, quantise, scale_of, sums_fit
+from codegen.passes.quantise import bits_of, quantise, sums_fit
+from codegen.passes.scales import scale_of
 from codegen.pipeline import computed_graph, finish, generate, load_graph
 from codegen.plan import Choice, Plan, plan_of_dict
 from codegen.precision import int8_rows

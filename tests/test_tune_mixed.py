@@ -75,12 +75,11 @@ def test_less_loss_costs_time(walk):
 def test_a_layer_whose_loss_is_not_known_stays_float_within_limits():
     graph = load_graph(KWS)
     calibration = unranged(graph)
-    some = {n: {8: 0.0} for n in list(calibration.sensitivity)[1:]}
-    codes = codes_of(graph, BOARD, replace(calibration, sensitivity=some))
-    first = list(calibration.sensitivity)[0]
-    assert codes.variants[first][0].loss == 0.0  # nothing at all is known of it
-    part = replace(calibration, sensitivity={**some, first: {4: 0.1}})
-    assert codes_of(graph, BOARD, part).variants[first][0].loss == float("inf")
+    first, *others = calibration.sensitivity
+    some = {n: {8: 0.0} for n in others}
+    for known, loss in (({}, 0.0), (some, float("inf")), ({**some, first: {4: 0.1}}, float("inf"))):
+        codes = codes_of(graph, BOARD, replace(calibration, sensitivity=known))
+        assert codes.variants[first][0].loss == loss
 
 
 def test_fronts_of_time_and_loss(walk):

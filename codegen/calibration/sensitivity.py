@@ -14,7 +14,10 @@ from codegen.calibration.data import Data
 from codegen.calibration.record import Calibration
 from codegen.graph import Graph, Node
 from codegen.interpret import evaluate, evaluate_node, wide
-from codegen.passes.quantise import PRODUCTS, Span, quantise
+from codegen.ops.quantised import BITS
+from codegen.passes.integer_forms import FORMS
+from codegen.passes.quantise import PRODUCTS, quantise
+from codegen.passes.scales import Span
 from codegen.types import WIDTHS
 
 Inputs = Mapping[str, np.ndarray]
@@ -53,12 +56,13 @@ def sensitivities(
     widths: Iterable[int],
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Losses:
-    """Per convolution and dense layer that can be in int8, and width of its weights in bits: the
-    energy of the error of the float outputs in relation to their own, mean over the samples.
-    Computed with the numpy references, in float64 but for the layer itself."""
+    """Per layer that can be in int8 and does more than move codes, and width of its weights in bits
+    (8 where it has none): the energy of the error of the float outputs in relation to their own,
+    mean over the samples. Computed with the numpy references, in float64 but for the layer."""
     variants = [
-        v for node in graph.nodes if node.op in PRODUCTS
-        for bits in widths if (v := _variant(graph, spans, node.name, bits))
+        v for node in graph.nodes if node.op in (*PRODUCTS, *FORMS)
+        for bits in (widths if node.op in PRODUCTS else (BITS,))
+        if (v := _variant(graph, spans, node.name, bits))
     ]  # fmt: skip
     sums = dict.fromkeys(((v.name, v.bits) for v in variants), 0.0)
     for k, inputs in enumerate(samples):

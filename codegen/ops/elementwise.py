@@ -143,7 +143,9 @@ def _same_rank(b, node) -> tuple[str, ...]:
     return tuple(out)
 
 
-def _binary_dims(c_name: str):
+def binary_dims(c_name: str):
+    """The sizes of two operands with broadcasting: fewest loops, and the form of the inner one."""
+
     def dims(at: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, Any]:
         strides = [
             [0 if e == 1 else s for e, s in zip(shape, strides_of(shape), strict=True)]
@@ -204,7 +206,7 @@ def binary(c_name: str, name: str, reference, infer=broadcast, **kw: Any) -> tup
         infer,
         reference,
         "binary",
-        _binary_dims(c_name),
+        binary_dims(c_name),
         fuses=("activation",) if infer is broadcast and c_name != "pow" else (),
         cases=_CANONICAL_CASES,
         **kw,
@@ -292,7 +294,7 @@ WHERE = (
         _infer_where,
         lambda at, c, a, b: np.where(c, a, b),
         "where",
-        _binary_dims("where"),
+        binary_dims("where"),
         cases=(Case((np.array([[True], [False]]), (2, 3), (1, 3)), {}),),
     ),
 )

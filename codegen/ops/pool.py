@@ -78,17 +78,40 @@ def _reference_max(attrs: Attrs, x: np.ndarray) -> np.ndarray:
     return p.max(axis=(2, 3)).reshape(shape)
 
 
-def _reference_average(attrs: Attrs, x: np.ndarray) -> np.ndarray:
+def sums(attrs: Attrs, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sum over each window, and how many positions its average counts: those inside the image,
+    with `include_pad` also those of the declared pads (never what ceil_mode adds beyond them)."""
     p, d, shape = _windows(attrs, x, 0)
     ones = np.ones((1, 1, d["h"], d["w"]), x.dtype)
-    if d["include_pad"]:  # the declared pads count; what ceil_mode adds beyond them never does
+    if d["include_pad"]:
         ones = np.pad(
             ones, ((0, 0), (0, 0), (d["pt"], d["pb"]), (d["pl"], d["pr"])), constant_values=1
         )
         count = patches(ones, {**d, "h": ones.shape[2], "w": ones.shape[3], "pt": 0, "pl": 0}, 0)
     else:
         count = patches(ones, d, 0)
-    return (p.sum(axis=(2, 3)) / count.sum(axis=(2, 3))).reshape(shape)
+    total = p.sum(axis=(2, 3))
+    return total.reshape(shape), np.broadcast_to(count.sum(axis=(2, 3)), total.shape).reshape(shape)
+
+
+def _reference_average(attrs: Attrs, x: np.ndarray) -> np.ndarray:
+    total, count = sums(attrs, x)
+    return total / count
+
+
+def average(name: str, reference: Any, family: str, cases: tuple[Case, ...]) -> OpDef:
+    """A mean over windows; inputs behind the first are constants."""
+    return OpDef(
+        name,
+        lambda attrs, ins: _infer(attrs, ins[:1]),
+        reference,
+        family,
+        _dims,
+        attrs={**_WINDOW, "count_include_pad": 0},
+        normalise=_normalise,
+        spatial=True,
+        cases=cases,
+    )
 
 
 def _expand_global(op: str):
@@ -115,7 +138,7 @@ _CASES = (
     Case(((2, 64, 7, 9),), {"kernel_shape": (3, 3), "strides": (2, 2), "pads": (1, 1, 1, 1)}),
     Case(((1, 64, 8, 8),), {"kernel_shape": (2, 2), "strides": (2, 3)}),
 )
-_AVERAGE = tuple(
+AVERAGE_CASES = tuple(
     Case(c.inputs, {**c.attrs, "count_include_pad": i % 2}) for i, c in enumerate(_CASES)
 )
 
@@ -132,17 +155,7 @@ OPS = (
         spatial=True,
         cases=_CASES,
     ),
-    OpDef(
-        "AveragePool",
-        _infer,
-        _reference_average,
-        "average_pool2d",
-        _dims,
-        attrs={**_WINDOW, "count_include_pad": 0},
-        normalise=_normalise,
-        spatial=True,
-        cases=_AVERAGE,
-    ),
+    average("AveragePool", _reference_average, "average_pool2d", AVERAGE_CASES),
     OpDef(
         "GlobalAveragePool",
         _infer_global,

@@ -2,6 +2,8 @@
 arithmetic, where that means the same.
 
     Dequantize -> Conv or Dense [-> Relu or Clip] -> Quantize    =>   QConv or QDense
+    Dequantize -> Add, AveragePool, Sigmoid ... -> Quantize      =>   QAdd ... (integer_forms.py)
+    Dequantize -> MaxPool, Concat ... -> Quantize, scales alike  =>   the same of codes
 
 Scales and zero points are the file's. Codes of uint8 inside the network become int8 ones: the same
 numbers with another zero point. What stays float32 reads constants that are no longer quantised.
@@ -11,11 +13,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from codegen.graph import Graph, Node
+from codegen.graph import Activation, Graph, Node
 from codegen.interpret import evaluate_node, wide
 from codegen.ops.quantised import BITS
 from codegen.passes.edit import Edit
-from codegen.passes.quantise import BOUNDS, PRODUCTS, Scale, product_constants, sums_fit
+from codegen.passes.integer_forms import FORMS, integer_form
+from codegen.passes.quantise import PRODUCTS, product_constants, sums_fit
+from codegen.passes.scales import BOUNDS, MOVES, Scale, Span, moved_values
 from codegen.types import DType
 
 _SUMS = ("Add", "Add2")
@@ -32,6 +36,8 @@ def integer_products(graph: Graph) -> Graph:
     _cancel(edit)
     for node in [n for n in edit.nodes if n.op in PRODUCTS]:
         _product(edit, node)
+    for node in [n for n in edit.nodes if n.op in FORMS or n.op in MOVES]:
+        _form(edit, node)
     _cancel(edit)
     _fold(edit)
     return edit.graph()
@@ -93,11 +99,7 @@ def _product(edit: Edit, node: Node) -> None:
             return
         chain.append(follower)
         follower = _only(edit, follower)
-    bounds = None
-    if follower and follower.op in BOUNDS:
-        bounds = follower.attrs.get("min", 0.0), follower.attrs.get("max", np.inf)
-        chain.append(follower)
-        follower = _only(edit, follower)
+    bounds, follower = _bounds(edit, follower, chain)
     before = edit.producer(node.inputs[0])
     x, y = _scale(edit, before, "Dequantize"), _scale(edit, follower, "Quantize")
     weights = _weights(edit, node)
@@ -110,6 +112,43 @@ def _product(edit: Edit, node: Node) -> None:
     made = replace(node, op=PRODUCTS[node.op], inputs=(before.inputs[0], *names),
                    outputs=follower.outputs, attrs={**node.attrs, "bits": BITS})  # fmt: skip
     edit.replace(follower, made)
+    for old in chain:
+        edit.remove(old)
+
+
+def _bounds(
+    edit: Edit, follower: Node | None, chain: list[Node]
+) -> tuple[Span | None, Node | None]:
+    """The bounds that a Relu or Clip sets, which joins the chain, and who comes after it."""
+    if follower is None or follower.op not in BOUNDS:
+        return None, follower
+    chain.append(follower)
+    bounds = follower.attrs.get("min", 0.0), follower.attrs.get("max", np.inf)
+    return bounds, _only(edit, follower)
+
+
+def _form(edit: Edit, node: Node) -> None:
+    """What else there is between codes, or moves them."""
+    chain, values = [node], moved_values(node) if node.op in MOVES else node.inputs
+    before = [edit.producer(t) for t in values]
+    bounds, after = _bounds(edit, _only(edit, node), chain)
+    scales = {t: _scale(edit, b, "Dequantize") for t, b in zip(values, before, strict=True)}
+    y = _scale(edit, after, "Quantize")
+    if y is None or None in scales.values() or node.activation:
+        return
+    if node.op in MOVES:
+        if bounds or set(scales.values()) != {y}:
+            return
+        made = replace(node, inputs=(*(b.inputs[0] for b in before), *node.inputs[len(values) :]))
+    else:
+        bounded = replace(node, activation=Activation("Clip", bounds) if bounds else None)
+        form = integer_form(edit.source, bounded, {**scales, node.outputs[0]: y})
+        if form is None:
+            return
+        names = [edit.constant(f"{node.name}_{k}", v) for k, v in form.constants.items()]
+        made = replace(node, op=form.op, attrs=form.attrs,
+                       inputs=(*(b.inputs[0] for b in before), *names))  # fmt: skip
+    edit.replace(after, replace(made, outputs=after.outputs))
     for old in chain:
         edit.remove(old)
 

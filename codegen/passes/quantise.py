@@ -2,13 +2,14 @@
 
 A tensor has one scale and zero point, from the range of its values (asymmetric); weights have a
 scale per output channel and no zero point (symmetric), sums the product of both as their scale.
-What only moves data stays in int8, and all that it moves has one scale. B. Jacob et al.,
+What only moves data stays in int8, and all that it moves has one scale; what else can be between
+codes is in integer_forms.py. B. Jacob et al.,
 Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018
 (arXiv:1712.05877).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,38 +19,25 @@ from codegen.ops import OPS
 from codegen.ops.quantised import BITS
 from codegen.passes.cleanup import drop_dead
 from codegen.passes.edit import Edit
+from codegen.passes.integer_forms import integer_form
+from codegen.passes.scales import (
+    BOUNDS,
+    HIGHEST,
+    LOWEST,
+    MOVES,
+    Scale,
+    Span,
+    moved_values,
+    scales_of,
+)
 from codegen.types import DType
 
-Span = tuple[float, float]
 Able = Callable[[Graph, Node], bool]
 
-LOWEST, HIGHEST = -128, 127
 _LARGEST_BIAS = float(1 << 30)  # of 32 bits, which leaves as much to the products
 _INT32 = np.iinfo(np.int32).max
 _FARTHEST = HIGHEST - LOWEST  # of a code from its zero point
-# What only moves values, or chooses among them; the first inputs are the values.
-_MOVES = ("Concat", "GlobalMaxPool", "MaxPool", "Reshape", "Slice", "Transpose")
 PRODUCTS = {"Conv": "QConv", "Dense": "QDense"}
-BOUNDS = ("Relu", "Clip")  # activations that are bounds of the codes
-
-
-@dataclass(frozen=True)
-class Scale:
-    """real = scale * (code - zero)."""
-
-    scale: float
-    zero: int
-
-    def code(self, real: float) -> int:
-        """The nearest code."""
-        return int(np.clip(np.rint(real / self.scale) + self.zero, LOWEST, HIGHEST))
-
-
-def scale_of(low: float, high: float) -> Scale:
-    """Codes that cover [low, high] and have one for 0, which padding needs."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = float(np.float32((high - low) / (HIGHEST - LOWEST) or 1.0))
-    return Scale(scale, int(np.clip(np.rint(LOWEST - low / scale), LOWEST, HIGHEST)))
 
 
 def quantise(graph: Graph, spans: Mapping[str, Span], able: Able,
@@ -77,12 +65,13 @@ class _Quantising:
         self.graph, self.able, self.bits = graph, able, bits
         self.edit = Edit(graph)
         self.nodes: list[Node] = []
-        self.scales = _scales(graph, spans)
+        self.scales = scales_of(graph, spans)
         self.codes: dict[str, str] = {}
         self.reals = {*graph.inputs, *graph.constants}
 
     def node(self, node: Node) -> None:
-        if not (node.op in PRODUCTS and self.product(node)) and not self.move(node):
+        product = node.op in PRODUCTS and self.product(node)
+        if not (product or self.move(node) or self.form(node)):
             self.nodes += [*self.read(node), node]
             self.reals |= set(node.outputs)
 
@@ -176,12 +165,11 @@ class _Quantising:
 
     def move(self, node: Node) -> bool:
         """Data that is moved as codes: where that was asked for, or nothing else is there."""
-        values = node.inputs if node.op == "Concat" else node.inputs[:1]
-        asked = self.bits is not None and not OPS[node.op].view
+        values = moved_values(node)
         if (
-            node.op not in _MOVES
+            node.op not in MOVES
             or node.activation
-            or not (self.chosen(node) if asked else all(t in self.codes for t in values))
+            or not self.reads_codes(node, values)
             or any(t not in self.scales for t in (*values, *node.outputs))
             or not self.able(self.graph, node)
         ):
@@ -189,6 +177,24 @@ class _Quantising:
         inputs = (*(self.code(t) for t in values), *node.inputs[len(values) :])
         outputs = tuple(self.coded(t) for t in node.outputs)
         self.nodes.append(replace(node, inputs=inputs, outputs=outputs))
+        return True
+
+    def reads_codes(self, node: Node, values: tuple[str, ...]) -> bool:
+        """Was it asked for in int8, or, where nothing was and for views, is nothing else there?"""
+        asked = self.bits is not None and not OPS[node.op].view
+        return self.chosen(node) if asked else all(t in self.codes for t in values)
+
+    def form(self, node: Node) -> bool:
+        """Sums, means and functions of codes."""
+        form = integer_form(self.graph, node, self.scales)
+        if form is None or not self.reads_codes(node, form.values):
+            return False
+        asked = replace(node, op=form.op, inputs=form.values, attrs=form.attrs, activation=None)
+        if not self.able(self.graph, asked):
+            return False
+        names = [self.edit.constant(f"{node.name}_{k}", v) for k, v in form.constants.items()]
+        inputs = (*(self.code(t) for t in form.values), *names)
+        self.nodes.append(replace(asked, inputs=inputs, outputs=(self.coded(node.outputs[0]),)))
         return True
 
     def outputs(self) -> None:
@@ -237,29 +243,6 @@ def product_constants(
         "zeros": np.array([x.zero, y.zero, low, high, r.zero], np.int32),
         "factors": np.array([1.0 / y.scale, r.scale], np.float32),
     }
-
-
-def _scales(graph: Graph, spans: Mapping[str, Span]) -> dict[str, Scale]:
-    """The scale of each tensor whose values are known; tensors among which values move share one,
-    which covers them all."""
-    leader = {t: t for t in spans if t in graph.tensors}
-
-    def find(t: str) -> str:
-        while leader[t] != t:
-            t = leader[t]
-        return t
-
-    for node in graph.nodes:
-        if node.op in _MOVES:
-            values = node.inputs if node.op == "Concat" else node.inputs[:1]
-            known = [t for t in (*values, *node.outputs) if t in leader]
-            for t in known[1:]:
-                leader[find(t)] = find(known[0])
-    joined: dict[str, Span] = {}
-    for t in leader:
-        low, high = joined.get(find(t), (0.0, 0.0))
-        joined[find(t)] = min(low, spans[t][0]), max(high, spans[t][1])
-    return {t: scale_of(*joined[find(t)]) for t in leader}
 
 
 def bits_of(graph: Graph) -> dict[str, int]:

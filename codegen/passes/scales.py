@@ -1,0 +1,64 @@
+"""The scale and zero point of every tensor whose range is known."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from codegen.graph import Graph, Node
+
+Span = tuple[float, float]
+
+LOWEST, HIGHEST = -128, 127
+BOUNDS = ("Relu", "Clip")  # activations that are bounds of the codes
+# What only moves values, or chooses among them; the first inputs are the values.
+MOVES = ("Concat", "MaxPool", "Reshape", "Slice", "Transpose")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """real = scale * (code - zero)."""
+
+    scale: float
+    zero: int
+
+    def code(self, real: float) -> int:
+        """The nearest code."""
+        return int(np.clip(np.rint(real / self.scale) + self.zero, LOWEST, HIGHEST))
+
+
+def scale_of(low: float, high: float) -> Scale:
+    """Codes that cover [low, high] and have one for 0, which padding needs."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = float(np.float32((high - low) / (HIGHEST - LOWEST) or 1.0))
+    return Scale(scale, int(np.clip(np.rint(LOWEST - low / scale), LOWEST, HIGHEST)))
+
+
+Scales = Mapping[str, Scale]
+
+
+def moved_values(node: Node) -> tuple[str, ...]:
+    """Of an operator that moves values, those of its inputs that are these."""
+    return node.inputs if node.op == "Concat" else node.inputs[:1]
+
+
+def scales_of(graph: Graph, spans: Mapping[str, Span]) -> dict[str, Scale]:
+    """The scale of each tensor whose values are known; tensors among which values move share one,
+    which covers them all."""
+    leader = {t: t for t in spans if t in graph.tensors}
+
+    def find(t: str) -> str:
+        while leader[t] != t:
+            t = leader[t]
+        return t
+
+    for node in graph.nodes:
+        if node.op in MOVES or node.attrs.get("fn") == "max":
+            known = [t for t in (*moved_values(node), *node.outputs) if t in leader]
+            for t in known[1:]:
+                leader[find(t)] = find(known[0])
+    joined: dict[str, Span] = {}
+    for t in leader:
+        low, high = joined.get(find(t), (0.0, 0.0))
+        joined[find(t)] = min(low, spans[t][0]), max(high, spans[t][1])
+    return {t: scale_of(*joined[find(t)]) for t in leader}
