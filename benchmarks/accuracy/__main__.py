@@ -8,9 +8,11 @@ it redraws the page.
 import argparse
 import json
 import sys
+import tempfile
 import time
+from pathlib import Path
 
-from benchmarks.accuracy.experiment import run
+from benchmarks.accuracy.experiment import Prepared, prepare, run
 from benchmarks.accuracy.page import FILE, draw, load
 from benchmarks.accuracy.samples import SOURCES
 from benchmarks.search.__main__ import BOARDS
@@ -30,18 +32,25 @@ def main() -> None:
     options = parser.parse_args()
     try:
         for name in filter(None, options.model.split(",")):
-            for core in options.core.split(","):
-                board, start = load_board(BOARDS[core]), time.monotonic()
-                rows = load()
-                rows[f"{name} {board.name}"] = run(
-                    fetch(name), board, options.jobs, options.searched, options.tested
-                )
-                print(f"{core} {name} ({time.monotonic() - start:.0f} s)", flush=True)
-                text = ",\n".join(f"{json.dumps(k)}: {json.dumps(rows[k])}" for k in sorted(rows))
-                write_atomically(FILE, ("{\n" + text + "\n}\n").encode())
+            with tempfile.TemporaryDirectory(prefix="codegen-accuracy-") as folder:
+                start = time.monotonic()
+                made = prepare(fetch(name), Path(folder))
+                print(f"{name}: calibrated ({time.monotonic() - start:.0f} s)", flush=True)
+                for core in options.core.split(","):
+                    _measure(made, core, options)
     except CodegenError as e:
         sys.exit(f"error: {e}")
     draw(load())
+
+
+def _measure(made: Prepared, core: str, options: argparse.Namespace) -> None:
+    """Into the file of results, which is read again: another process may have written."""
+    board, start = load_board(BOARDS[core]), time.monotonic()
+    found = run(made, board, options.jobs, options.searched, options.tested)
+    rows = {**load(), f"{made.model.stem} {board.name}": found}
+    print(f"{core} {made.model.stem} ({time.monotonic() - start:.0f} s)", flush=True)
+    text = ",\n".join(f"{json.dumps(k)}: {json.dumps(rows[k])}" for k in sorted(rows))
+    write_atomically(FILE, ("{\n" + text + "\n}\n").encode())
 
 
 if __name__ == "__main__":

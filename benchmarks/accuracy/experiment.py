@@ -1,8 +1,7 @@
 """One network on one board: calibrated on one half of the data, searched and tested on the
 other."""
 
-import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +25,35 @@ MANY = 2000  # labelled samples, from which on the loss of top-1 is a limit
 _TIMEOUT_S = 7200.0
 
 
-def run(model: Path, board: Board, jobs: int, searched: int, tested: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Prepared:
+    """A network, its samples, and what was found on the first half of them."""
+
+    model: Path
+    samples: Path
+    calibration: Path
+
+
+def prepare(model: Path, folder: Path) -> Prepared:
+    """The same for all boards."""
+    path = write_samples(model.stem, folder)
+    return Prepared(model, path, _calibrated(model, path, folder))
+
+
+def run(made: Prepared, board: Board, jobs: int, searched: int, tested: int) -> dict[str, Any]:
     """Everything that docs/ACCURACY.md says of a network: plans are compared on `searched` samples
     of the half that was not calibrated on, and the chosen ones scored on `tested`, at most."""
     tools = tools_for(board, jobs)
-    with tempfile.TemporaryDirectory(prefix="codegen-accuracy-") as name:
-        folder = Path(name)
-        path = write_samples(model.stem, folder)
-        ranges = _calibrated(model, path, folder)
-        graph = load_graph(model)
-        data = open_data([path], [graph.tensors[t] for t in graph.inputs], half=1)
-        limits = Limits(cosine=COSINE)
-        if data.labels is not None and len(data) >= MANY:
-            limits = replace(limits, drop=DROP)
-        request = Request(model, board, jobs=jobs, limits=limits, calibration=ranges, data=data,
-                          samples=searched, timeout_s=_TIMEOUT_S)  # fmt: skip
-        tuned = tune(request, tools)
-        gauge = gauge_of(model, {}, data, tested, 0)
-        return _figures(tuned, gauge, board, tools, data)
+    graph = load_graph(made.model)
+    data = open_data([made.samples], [graph.tensors[t] for t in graph.inputs], half=1)
+    limits = Limits(cosine=COSINE)
+    if data.labels is not None and len(data) >= MANY:
+        limits = replace(limits, drop=DROP)
+    request = Request(made.model, board, jobs=jobs, limits=limits, calibration=made.calibration,
+                      data=data, samples=searched, timeout_s=_TIMEOUT_S)  # fmt: skip
+    tuned = tune(request, tools)
+    gauge = gauge_of(made.model, {}, data, tested, 0)
+    return _figures(tuned, gauge, board, tools, data)
 
 
 def _calibrated(model: Path, path: Path, folder: Path) -> Path:
@@ -101,4 +111,4 @@ def _plan(finalist: Finalist, tuned: Tuned, board: Board) -> dict[str, Any]:
     }  # fmt: skip
 
 
-__all__ = ["COSINE", "DROP", "MANY", "SOURCES", "run"]
+__all__ = ["COSINE", "DROP", "MANY", "SOURCES", "prepare", "run"]
