@@ -18,7 +18,6 @@ from codegen.order import node_of
 from codegen.packed_size import weights_limit
 from codegen.passes import optimise
 from codegen.passes.quantise import bits_of
-from codegen.passes.scales import Span
 from codegen.plan import Plan, check_plan, read_plan
 from codegen.precision import check_dtype, compute_in, own_dtype
 from codegen.schedule import lower
@@ -117,15 +116,14 @@ def computed_graph(
     imported = import_onnx(model, shapes, name)
     chosen = dtype or (DType.I8.value if calibration else own_dtype(imported))
     check_dtype(chosen, board, where if dtype else str(model))
-    spans = _spans(calibration, chosen, model_hash(model, shapes), where)
-    return compute_in(imported, chosen, board, optimise, spans, bits), chosen
+    known = _ranges(calibration, chosen, model_hash(model, shapes), where)
+    spans, means = (known.spans, known.means) if known else ({}, {})
+    return compute_in(imported, chosen, board, optimise, spans, bits, means), chosen
 
 
-def _spans(path: Path | None, dtype: str, sha: str, where: str) -> Mapping[str, Span]:
+def _ranges(path: Path | None, dtype: str, sha: str, where: str) -> Calibration | None:
     if (path is None) == (dtype != DType.I8.value):
-        if path is None:
-            return {}
-        return calibration_of(path, sha).spans
+        return calibration_of(path, sha) if path else None
     if path is None:
         raise CodegenError(
             where, "i8 without --calibration", "int8 needs the ranges of tensors",

@@ -174,7 +174,8 @@ def test_every_range_contains_zero_and_no_more_than_was_seen(rng):
 def a_calibration():
     ranges = {m: Range.around(-0.1 * (i + 1), 1 / 3) for i, m in enumerate(METHODS)}
     data = DataRecord(("a.npz",), 9, 0, None, "scale=1/255", "ab" * 32)
-    return Calibration("cd" * 32, "mse", 99.99, data, {"x": ranges, 'y"/1': ranges}, {"z": "NaN"})
+    tensors, means = {"x": ranges, 'y"/1': ranges}, {"x": (0.5, -1.25)}
+    return Calibration("cd" * 32, "mse", 99.99, data, tensors, {"z": "NaN"}, {}, means)
 
 
 def test_file_is_read_as_it_was_written(tmp_path):
@@ -217,6 +218,8 @@ def _with(**changes):
     (_with(sensitivity=[]), "sensitivity is"),
     (_with(sensitivity={"n": {"9": 0.1}}), "sensitivity of node 'n'"),
     (_with(sensitivity={"n": {"8": -0.1}}), "sensitivity of node 'n'"),
+    (_with(means={"x": [0.5, float("nan")]}), "means of tensor 'x'"),
+    (_with(means={"x": 0.5}), "means of tensor 'x'"),
     (_with(data={"samples": 1}), "no key 'data.files'"),
     (_with(tensors={"x": {"minmax": [0, 1]}}), "entry of tensor 'x'"),
     (_with(tensors={"x": dict.fromkeys(METHODS, [1, 2])}), "low <= 0 <= high"),

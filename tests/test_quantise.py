@@ -96,6 +96,27 @@ def test_weights_of_fewer_bits(width):
             assert not refused or width > max(row.when["bits"])
 
 
+@pytest.mark.parametrize("op", ["Conv", "Dense"])
+def test_biases_make_up_for_rounded_weights(op):
+    """With the means of the channels, the mean of each output is nearly that of the float one."""
+    rng, b = np.random.default_rng(4), Builder("net")
+    shape = {"Conv": (1, 12, 9, 9), "Dense": (1, 12)}[op]
+    weights = {"Conv": (8, 6, 3, 3), "Dense": (12, 8)}[op]
+    b.input(Tensor("x", shape, DType.F32))
+    w = b.constant("w", rng.standard_normal(weights).astype(np.float32))
+    attrs = {"group": 2} if op == "Conv" else {}
+    graph = b.graph(["x"], list(b.add(op, ["x", w], attrs, "y")))
+    samples = [{"x": 1 + rng.random(shape).astype(np.float32)} for _ in range(40)]
+    spans = {"x": (0.0, 2.0), graph.outputs[0]: (-60.0, 60.0)}
+    means = {"x": np.mean([s["x"] for s in samples], axis=(0, 1, 3, 4)[: len(shape)])}
+    bits, errors = {graph.nodes[0].name: 4}, []
+    for known in (None, means):
+        made = quantise(graph, spans, int8_rows(BOARD), bits, known)
+        off = [interpret(made, s)["y"] - interpret(graph, s)["y"] for s in samples]
+        errors.append(np.abs(np.mean(off, axis=(0, 1, 3, 4)[: len(shape)])).max())
+    assert errors[1] < errors[0] / 4
+
+
 def test_data_is_moved_as_codes_where_that_is_asked_for():
     b = Builder("net")
     b.input(Tensor("x", (1, 2, 3, 3), DType.F32))

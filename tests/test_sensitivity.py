@@ -78,5 +78,5 @@ def test_calibrate_keeps_losses(tmp_path):
     assert "8 bits" not in plain.stdout
     found = read_calibration(out)
     assert found.to_json() == out.read_text()
-    expected = sensitivities(GRAPH, found.spans, SAMPLES, (8, 7, 6, 5, 4))
+    expected = sensitivities(GRAPH, found.spans, SAMPLES, (8, 7, 6, 5, 4), means=found.means)
     assert found.sensitivity == expected

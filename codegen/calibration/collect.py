@@ -16,6 +16,7 @@ from codegen.calibration.methods import all_ranges
 from codegen.calibration.record import Calibration, DataRecord, check_method
 from codegen.errors import CodegenError
 from codegen.graph import Graph
+from codegen.passes.quantise import PRODUCTS
 from codegen.pipeline import model_hash
 
 FEW = 8  # samples; ranges of fewer are a matter of luck
@@ -63,15 +64,20 @@ def calibrate(
     activations = Activations(model, shapes, graph, first.inputs)
     digest = hashlib.sha256()
     histograms = dict.fromkeys(activations.names, Histogram())
+    read = {n.inputs[0] for n in graph.nodes if n.op in PRODUCTS}.intersection(histograms)
+    sums: dict[str, np.ndarray] = {}
     lost = dict(activations.sources.missing)
-    done = 0
+    done = runs = 0
     for batch in chain([first], batches):
+        runs += 1
         _hash(digest, batch)
         for name, value in activations.run(batch.inputs).items():
             if not np.isfinite(value).all():
                 lost.setdefault(name, f"NaN or infinity for sample {batch.samples[0]}")
             elif name not in lost:
                 histograms[name] = histograms[name].add(value)
+                if name in read:
+                    sums[name] = sums.get(name, 0.0) + _channel_sums(value)
         done += len(batch.samples)
         progress(done, len(chosen))
     return Calibration(
@@ -83,7 +89,21 @@ def calibrate(
         ),
         {n: all_ranges(h, settings.percentile) for n, h in histograms.items() if n not in lost},
         lost,
-    )
+        means={
+            n: tuple(_short(total * graph.tensors[n].shape[1] / (runs * graph.tensors[n].size)))
+            for n, total in sums.items() if n not in lost
+        },
+    )  # fmt: skip
+
+
+def _channel_sums(value: np.ndarray) -> np.ndarray:
+    """[C], of a tensor with its channels in dimension 1."""
+    return value.sum(axis=(0, *range(2, value.ndim)), dtype=np.float64)
+
+
+def _short(values: np.ndarray) -> list[float]:
+    """To six digits, for the file."""
+    return [float(f"{v:.6g}") for v in values]
 
 
 def _hash(digest: Any, batch: Batch) -> None:

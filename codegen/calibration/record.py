@@ -17,9 +17,9 @@ SCHEMA = 1
 METHODS = ("minmax", "percentile", "mse", "entropy")
 _KEYS = {
     "schema": int, "model_sha256": str, "method": str, "percentile": (int, float), "data": dict,
-    "tensors": dict, "not_calibrated": dict, "sensitivity": dict,
+    "tensors": dict, "means": dict, "not_calibrated": dict, "sensitivity": dict,
 }  # fmt: skip
-_OPTIONAL = ("not_calibrated", "sensitivity")
+_OPTIONAL = ("means", "not_calibrated", "sensitivity")
 _DATA = {
     "files": list, "samples": int, "seed": int, "half": (int, type(None)), "preprocess": str,
     "sha256": str,
@@ -60,7 +60,8 @@ class Calibration:
     `method` is the chosen one of METHODS; the others are kept beside it. `not_calibrated` says of
     each tensor that has no range why. `sensitivity` has, per layer and width of its weights in
     bits, what the outputs lose where it alone is in int8 (codegen/calibration/sensitivity.py);
-    empty where that was not measured.
+    empty where that was not measured. `means` has the mean of each channel of the tensors that
+    convolutions and dense layers read, by which biases are corrected; none in files of old.
     """
 
     model_sha256: str
@@ -70,6 +71,7 @@ class Calibration:
     tensors: Mapping[str, Mapping[str, Range]]
     not_calibrated: Mapping[str, str] = field(default_factory=dict)
     sensitivity: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    means: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def range_of(self, tensor: str, method: str = "") -> Range:
         """The range of a tensor by `method`, or by the chosen one. KeyError where it has none."""
@@ -96,6 +98,7 @@ class Calibration:
         }
         losses = {n: {str(b): v for b, v in at.items()} for n, at in self.sensitivity.items()}
         lines += _block("tensors", rows, ",")
+        lines += _block("means", {n: list(at) for n, at in self.means.items()}, ",")
         lines += _block("not_calibrated", self.not_calibrated, "," if losses else "")
         lines += _block("sensitivity", losses, "") if losses else []
         return "{\n" + "\n".join(lines) + "\n}\n"
@@ -146,6 +149,7 @@ def calibration_of_dict(raw: Any, where: str) -> Calibration:
         tensors,
         {k: str(v) for k, v in raw.get("not_calibrated", {}).items()},
         {n: _losses(where, n, entry) for n, entry in raw.get("sensitivity", {}).items()},
+        {n: _means(where, n, entry) for n, entry in raw.get("means", {}).items()},
     )
 
 
@@ -188,6 +192,17 @@ def _ranges(where: str, name: str, entry: Any) -> dict[str, Range]:
             "calibrate again",
         )  # fmt: skip
     return {m: Range(float(entry[m][0]), float(entry[m][1])) for m in METHODS}
+
+
+def _means(where: str, name: str, entry: Any) -> tuple[float, ...]:
+    if not isinstance(entry, list) or not all(
+        type(v) in (int, float) and math.isfinite(v) for v in entry
+    ):
+        raise CodegenError(
+            where, f"means of tensor {name!r} are {entry!r}", "a finite number for each channel",
+            "calibrate again",
+        )  # fmt: skip
+    return tuple(map(float, entry))
 
 
 def _losses(where: str, name: str, entry: Any) -> dict[int, float]:

@@ -45,7 +45,9 @@ def with_sensitivity(
     the data that it was made of."""
     batches = data.batches(data.choose(count, calibration.data.seed))
     samples = [b.inputs for b in batches]
-    losses = sensitivities(graph, calibration.spans, samples, WIDTHS, progress)
+    losses = sensitivities(
+        graph, calibration.spans, samples, WIDTHS, progress, calibration.means
+    )
     return replace(calibration, sensitivity=losses)
 
 
@@ -55,6 +57,7 @@ def sensitivities(
     samples: Sequence[Inputs],
     widths: Iterable[int],
     progress: Callable[[int, int], None] = lambda done, of: None,
+    means: Mapping[str, Sequence[float]] | None = None,
 ) -> Losses:
     """Per layer that can be in int8 and does more than move codes, and width of its weights in bits
     (8 where it has none): the energy of the error of the float outputs in relation to their own,
@@ -62,7 +65,7 @@ def sensitivities(
     variants = [
         v for node in graph.nodes if node.op in (*PRODUCTS, *FORMS)
         for bits in (widths if node.op in PRODUCTS else (BITS,))
-        if (v := _variant(graph, spans, node.name, bits))
+        if (v := _variant(graph, spans, node.name, bits, means))
     ]  # fmt: skip
     sums = dict.fromkeys(((v.name, v.bits) for v in variants), 0.0)
     for k, inputs in enumerate(samples):
@@ -76,9 +79,12 @@ def sensitivities(
     return out
 
 
-def _variant(graph: Graph, spans: Mapping[str, Span], name: str, bits: int) -> _Variant | None:
+def _variant(
+    graph: Graph, spans: Mapping[str, Span], name: str, bits: int,
+    means: Mapping[str, Sequence[float]] | None,
+) -> _Variant | None:  # fmt: skip
     """None where the node stays float."""
-    made = quantise(graph, spans, lambda _graph, _node: True, {name: bits})
+    made = quantise(graph, spans, lambda _graph, _node: True, {name: bits}, means)
     old = {id(n) for n in graph.nodes}
     changed: set[str] = set()
     again = []

@@ -8,12 +8,12 @@ Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-On
 (arXiv:1712.05877).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from codegen.calibration.weights import quantise_per_channel
+from codegen.calibration.weights import bias_correction, quantise_per_channel
 from codegen.graph import Graph, Node
 from codegen.ops import OPS
 from codegen.ops.quantised import BITS
@@ -41,15 +41,19 @@ PRODUCTS = {"Conv": "QConv", "Dense": "QDense"}
 
 
 def quantise(graph: Graph, spans: Mapping[str, Span], able: Able,
-             bits: Mapping[str, int] | None = None) -> Graph:  # fmt: skip
+             bits: Mapping[str, int] | None = None,
+             means: Mapping[str, Sequence[float]] | None = None) -> Graph:  # fmt: skip
     """The optimised graph with int8 wherever `able(graph, node in int8)` says that a kernel
     computes it and `spans` has what it reads and writes. Inputs and outputs of the network stay
     what they are.
 
     `bits`: the nodes that are computed in int8, by name, with the width of their weights; nodes
     that cannot be are not. None: all products that can be, with weights of 8 bits, and what moves
-    nothing but codes."""
-    run = _Quantising(graph, spans, able, bits)
+    nothing but codes.
+
+    `means`: of each channel of what products read; where there is one, the product's bias makes up
+    for what its rounded weights change in the mean (calibration/weights.py: bias_correction)."""
+    run = _Quantising(graph, spans, able, bits, means or {})
     for node in graph.nodes:
         run.node(node)
     run.outputs()
@@ -61,8 +65,8 @@ class _Quantising:
     """The graph so far, and under which names its tensors are there as codes and as reals."""
 
     def __init__(self, graph: Graph, spans: Mapping[str, Span], able: Able,
-                 bits: Mapping[str, int] | None):  # fmt: skip
-        self.graph, self.able, self.bits = graph, able, bits
+                 bits: Mapping[str, int] | None, means: Mapping[str, Sequence[float]]):  # fmt: skip
+        self.graph, self.able, self.bits, self.means = graph, able, bits, means
         self.edit = Edit(graph)
         self.nodes: list[Node] = []
         self.scales = scales_of(graph, spans)
@@ -147,7 +151,12 @@ class _Quantising:
         real = self.graph.constants[bias].astype(np.float64) if bias else None
         x = self.scales[node.inputs[0]]
         width = (self.bits or {}).get(node.name, BITS)
-        codes, by = _weights(weights.T if dense else weights, real, x, width)
+        weights = weights.T if dense else weights
+        codes, by = _weights(weights, real, x, width)
+        if (mean := self.means.get(node.inputs[0])) is not None:
+            rounded = codes * by.astype(np.float64).reshape(-1, *(1,) * (codes.ndim - 1))
+            change = bias_correction(weights, rounded, mean, node.attrs.get("group", 1))
+            real = change if real is None else np.broadcast_to(real, change.shape) + change
         activation, bounds = node.activation, None
         if activation and activation.op in BOUNDS:
             bounds, activation = activation.args or (0.0, np.inf), None
