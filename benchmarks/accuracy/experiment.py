@@ -20,8 +20,10 @@ from rl.request import Request
 from rl.tune import Tools, Tuned, milliseconds, tune
 
 CALIBRATED, LOSSES = 500, 12  # samples, at most
-COSINE, DROP = 0.99, 0.005
-MANY = 2000  # labelled samples, from which on the loss of top-1 is a limit
+COSINE, AGREEMENT, DROP = 0.99, 0.98, 0.005
+MANY = 2000  # labelled samples, from which on the loss of top-1 is a limit, below it agreement is
+# Plans are judged on fewer samples than they are tested on: of what they may lose they get this.
+_SHARE = 0.75
 _TIMEOUT_S = 7200.0
 
 
@@ -46,14 +48,20 @@ def run(made: Prepared, board: Board, jobs: int, searched: int, tested: int) -> 
     tools = tools_for(board, jobs)
     graph = load_graph(made.model)
     data = open_data([made.samples], [graph.tensors[t] for t in graph.inputs], half=1)
-    limits = Limits(cosine=COSINE)
+    limits = Limits(cosine=_within(COSINE))
     if data.labels is not None and len(data) >= MANY:
         limits = replace(limits, drop=DROP)
+    else:
+        limits = replace(limits, agreement=_within(AGREEMENT))
     request = Request(made.model, board, jobs=jobs, limits=limits, calibration=made.calibration,
                       data=data, samples=searched, timeout_s=_TIMEOUT_S)  # fmt: skip
     tuned = tune(request, tools)
     gauge = gauge_of(made.model, {}, data, tested, 0)
     return _figures(tuned, gauge, board, tools, data)
+
+
+def _within(least: float) -> float:
+    return 1.0 - (1.0 - least) * _SHARE
 
 
 def _calibrated(model: Path, path: Path, folder: Path) -> Path:
@@ -111,4 +119,4 @@ def _plan(finalist: Finalist, tuned: Tuned, board: Board) -> dict[str, Any]:
     }  # fmt: skip
 
 
-__all__ = ["COSINE", "DROP", "MANY", "SOURCES", "prepare", "run"]
+__all__ = ["AGREEMENT", "COSINE", "DROP", "MANY", "SOURCES", "prepare", "run"]
