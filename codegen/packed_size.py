@@ -144,5 +144,6 @@ _SIZES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], _Sizes]] =
     "dense_panels_half": lambda d, p: _dense(d, 8),
     "qconv_panels": lambda d, p: _code_panels(d, p, _taps(d) * d["c"], d["m"]),
     "qconv_taps": lambda d, p: _codes(d, d["m"] * _taps(d), _up(d["m"], 8)),
+    "qwinograd_panels": lambda d, p: _codes(d, 9 * d["c"] * d["m"], d["m"]),
     "qdense_panels": lambda d, p: _code_panels(d, p, d["k"], d["n"]),
 }
