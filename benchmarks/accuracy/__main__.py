@@ -29,12 +29,15 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=0, help="programs at once; 0: one per core")
     parser.add_argument("--searched", type=int, default=30, help="samples that plans are judged on")
     parser.add_argument("--tested", type=int, default=2500, help="samples that are scored")
+    parser.add_argument("--keep", type=Path, metavar="DIR",
+                        help="samples and calibrations stay there, and are used again")  # fmt: skip
     options = parser.parse_args()
     try:
         for name in filter(None, options.model.split(",")):
-            with tempfile.TemporaryDirectory(prefix="codegen-accuracy-") as folder:
-                start = time.monotonic()
-                made = prepare(fetch(name), Path(folder))
+            with tempfile.TemporaryDirectory(prefix="codegen-accuracy-") as new:
+                start, folder = time.monotonic(), options.keep / name if options.keep else Path(new)
+                folder.mkdir(parents=True, exist_ok=True)
+                made = prepare(fetch(name), folder)
                 print(f"{name}: calibrated ({time.monotonic() - start:.0f} s)", flush=True)
                 for core in options.core.split(","):
                     _measure(made, core, options)

@@ -25,6 +25,7 @@ MANY = 2000  # labelled samples, from which on the loss of top-1 is a limit, bel
 # Plans are judged on fewer samples than they are tested on: of what they may lose they get this.
 _SHARE = 0.75
 _TIMEOUT_S = 7200.0
+_SAMPLES, _CALIBRATION = "samples.npz", "calibration.json"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class Prepared:
 
 
 def prepare(model: Path, folder: Path) -> Prepared:
-    """The same for all boards."""
+    """The same for all boards; what is in the folder is not made again."""
+    if (folder / _CALIBRATION).exists():
+        return Prepared(model, folder / _SAMPLES, folder / _CALIBRATION)
     path = write_samples(model.stem, folder)
     return Prepared(model, path, _calibrated(model, path, folder))
 
@@ -69,8 +72,8 @@ def _calibrated(model: Path, path: Path, folder: Path) -> Path:
     data = open_data([path], [graph.tensors[t] for t in graph.inputs], half=0)
     found = calibrate(model, graph, data, Settings(samples=CALIBRATED))
     found = with_sensitivity(found, graph, data, LOSSES)
-    (folder / "calibration.json").write_text(found.to_json())
-    return folder / "calibration.json"
+    (folder / _CALIBRATION).write_text(found.to_json())
+    return folder / _CALIBRATION
 
 
 def _figures(
