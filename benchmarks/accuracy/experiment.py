@@ -7,13 +7,14 @@ from typing import Any
 
 from benchmarks.accuracy.samples import SOURCES, write_samples
 from benchmarks.search.experiment import tools_for
-from codegen.accuracy.gauge import Gauge, gauge_of, judge
+from codegen.accuracy.gauge import Gauge, gauge_of, judge, native
 from codegen.accuracy.metrics import parse_metrics, table_of
 from codegen.board import Board
 from codegen.calibration.collect import Settings, calibrate
 from codegen.calibration.data import Data, open_data
 from codegen.calibration.sensitivity import with_sensitivity
 from codegen.pipeline import load_graph
+from codegen.run.local import LocalRunner
 from rl.finalists import Finalist
 from rl.limits import Limits
 from rl.request import Request
@@ -91,7 +92,10 @@ def _figures(
     for name, finalist in plans.items():
         if finalist is None:
             continue
-        found = judge(finalist.generated, gauge, board, tools.checker, _TIMEOUT_S)
+        made = finalist.generated
+        here = native(made, tools.checker)
+        place = (here, LocalRunner()) if here else (board, tools.checker)
+        found = judge(made, gauge, *place, _TIMEOUT_S)
         if isinstance(found, str):
             raise RuntimeError(f"{name}: {found}")
         outputs[name], rows[name] = found, _plan(finalist, tuned, board)

@@ -22,7 +22,8 @@ _HEAD = f"""# What int8 costs and brings
 Written by `python -m benchmarks.accuracy` from benchmarks/accuracy/results.json; not edited by
 hand. Latencies are from the virtual boards, one thread; docs/VALIDATION.md says how far they can be
 believed: for ncnn in int8 they came out at 0.70 (A57), 0.80 (A72) and 0.83 (A53) of what was
-published. Accuracy is that of the generated C, run under qemu.
+published. Accuracy is that of the generated C, as the developer's machine runs it with SIMDe in
+place of NEON's intrinsics; integers come out the same as under qemu (tests/test_accuracy.py).
 
 Each network is calibrated (`codegen calibrate --half 0 --sensitivity`) on one half of its data, and
 everything below is measured on the other half; views and patches of one photograph are in one half.
