@@ -90,8 +90,8 @@ def conversion_signature(tensor: Tensor, come: str, go: str) -> Signature:
 
 
 def graph_of(signature: Signature) -> Graph:
-    """A network of this layer alone: node "layer", tensors "t0", "t1" ..., constants of zeros; sparse
-    weights with as many blocks that are not."""
+    """A network of this layer alone: node "layer", tensors "t0", "t1" ..., constants of zeros;
+    sparse weights with as many blocks that are not."""
     f = signature.fields
     tensors = {
         f"t{i}": Tensor(f"t{i}", tuple(t["shape"]), DType(t["dtype"]))

@@ -1,5 +1,5 @@
-"""Sizes of 1x1 convolutions by the blocks of weights that are not zeros (templates/conv2d/sparse.j2).
-"""
+"""Sizes of 1x1 convolutions by the blocks of weights that are not zeros
+(templates/conv2d/sparse.j2)."""
 
 from collections.abc import Mapping
 from typing import Any

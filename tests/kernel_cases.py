@@ -63,8 +63,8 @@ def _conv(channels: int, out: int, h: int, w: int, **attrs: Any) -> Case:
 
 
 def sparse_weights(k: int, n: int, zeros: float) -> np.ndarray:
-    """[k][n], with so large a share of blocks of 4 columns x 1 row that are all zeros, and other zeros
-    in the rest; one column of blocks is empty, and one as full as the share allows."""
+    """[k][n], with so large a share of blocks of 4 columns x 1 row that are all zeros, and other
+    zeros in the rest; one column of blocks is empty, and one as full as the share allows."""
     rng = np.random.default_rng([k, n])
     high = -(-n // 4)
     full = np.zeros((high, k), bool)
