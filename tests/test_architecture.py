@@ -19,10 +19,10 @@ ORDER = [
     "winograd_blocks", "strassen", "exactness", "half_blocks", "band_blocks", "sparse_blocks",
     "weights", "inorder_blocks", "int8_blocks", "transpose_blocks", "derive", "packed_size",
     "threads", "plan", "cost", "heuristic", "ranges", "schedule", "regions", "split", "order",
-    "memory", "sources", "emit", "cpus", "toolchain", "stack", "build", "footprint", "run", "fleet", "compare",
-    "reference", "verify", "pipeline", "calibration", "accuracy", "attribution", "memory_map",
-    "report", "store", "pricing", "program", "measured", "svg_text", "roofline", "profile_text",
-    "health", "peers", "validate", "verbs", "cli",
+    "memory", "sources", "emit", "cpus", "toolchain", "stack", "build", "footprint", "run", "fleet",
+    "compare", "reference", "verify", "pipeline", "calibration", "accuracy", "attribution",
+    "memory_map", "report", "store", "pricing", "program", "measured", "svg_text", "roofline",
+    "profile_text", "health", "peers", "validate", "verbs", "cli",
 ]
 # fmt: on
 
