@@ -11,6 +11,8 @@ from codegen.derive import DERIVED
 from codegen.graph import Graph, Node
 from codegen.kernels import Kernel, Layer
 from codegen.ops import OPS
+from codegen.packed_size import packed_bytes
+from codegen.sparsity import HEIGHT
 from codegen.types import DType
 
 _FLOAT = 4
@@ -21,6 +23,9 @@ _PAGE_LINES = 64
 # out-of-order and on in-order cores.
 _TRANSFORM = (0.75, 2.2)
 _HALF_TRANSFORM = (2.0, 5.0)  # the same per vector of a whole transform in float16
+# Cycles per element that a product by blocks of weights takes to bring pixels into rows and results
+# out of them, on out-of-order and on in-order cores.
+_SPARSE_MOVES = (0.9, 1.8)
 
 
 def cycles(graph: Graph, node: Node, layer: Layer, row: Kernel, board: Board) -> float:
@@ -43,6 +48,8 @@ def cycles(graph: Graph, node: Node, layer: Layer, row: Kernel, board: Board) ->
         cost += _STRASSEN_SUMS * (4 * layer.dims["c"] + 5 * layer.dims["m"]) * derived["pixels"] / 4
     elif row.derive == "half_winograd":
         cost += _half_winograd(layer.dims, derived, board)
+    elif row.when.get("sparse") and layer.family == "conv2d":
+        cost += _sparse(layer.dims, derived, packed_bytes(graph, node, layer, row), board)
     elif "planes" in derived:
         cost += _winograd(layer.dims, row.rate(board.core), derived, board)
     elif layer.family == "conv2d" and "block" in derived:
@@ -58,6 +65,9 @@ def work(graph: Graph, node: Node, layer: Layer, row: Kernel) -> float:
         return sum(graph.tensors[t].size for t in (*node.outputs, *node.inputs[:1]) if t)
     dims, (mr, nr) = layer.dims, (row.params.get("mr", 1), row.params.get("nr", 1))
     macs = float(op.macs(dims))
+    if row.when.get("sparse"):
+        k, n = (dims["c"], dims["m"]) if op.spatial else (dims["k"], dims["n"])
+        return macs * dims["nonzero"] * HEIGHT / (k * n)
     if not op.spatial:
         return macs * _padding(dims["n"], row.params.get("last", nr))
     if "m" not in dims or "groups" not in dims:
@@ -169,6 +179,17 @@ def _half_winograd(d: Mapping[str, Any], derived: Mapping[str, Any], board: Boar
     again *= -(-d["m"] // derived["width"]) / len(derived["panels"])
     lines = weights * (passes - 1) / LINE_BYTES * far + weights / LINE_BYTES * model.memory.line / 2
     return vectors * _HALF_TRANSFORM[model.core.in_order] + lines + _l2_cycles(again, board)
+
+
+def _sparse(
+    d: Mapping[str, Any], derived: Mapping[str, Any], weights: int, board: Board
+) -> float:
+    """Pixels in and out of rows, and all weights once more for every tile of pixels."""
+    moves = d["n"] * d["oh"] * d["ow"] * (d["c"] + d["m"])
+    again = weights * (-(-derived["pixels"] // (4 * derived["high"])) - 1) / LINE_BYTES
+    far = board.cycle_model.memory.line if weights > board.l2_bytes // 2 else 0
+    lines = again * max(far, board.cycle_model.l2.first_load)
+    return moves * _SPARSE_MOVES[board.cycle_model.core.in_order] + lines
 
 
 def _chain_bytes(

@@ -21,6 +21,7 @@ from codegen.half_blocks import (
 )
 from codegen.inorder_blocks import inorder_dense, inorder_gemm, inorder_im2col
 from codegen.int8_blocks import qdepthwise, qgemm, qim2col, qwinograd
+from codegen.sparse_blocks import sparse_nchw, sparse_nhwc
 from codegen.strassen import strassen
 from codegen.transpose_blocks import transpose_block, transpose_tile
 from codegen.winograd_blocks import inorder_winograd, winograd_blocks
@@ -148,6 +149,6 @@ DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, An
         qdepthwise, qgemm, qim2col, qwinograd,
         strassen, winograd_blocks, inorder_winograd, transpose_tile, transpose_block,
         reduce_block, matmul_panel, half_gemm, half_direct, half_dense, half_depthwise_rows,
-        half_winograd,
+        half_winograd, sparse_nchw, sparse_nhwc,
     )
 }  # fmt: skip

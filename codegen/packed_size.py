@@ -9,6 +9,7 @@ from codegen.derive import DERIVED
 from codegen.errors import CodegenError
 from codegen.graph import Graph, Node
 from codegen.kernels import Kernel, Layer
+from codegen.sparsity import HEIGHT, blocks_high
 from codegen.types import DType
 
 # Sizes and parameters of a layer -> (elements of weights, length of a vector of biases).
@@ -108,6 +109,12 @@ def _dense(d: Mapping[str, Any], unit: int) -> _Sizes:
     return d["k"] * _up(d["n"], unit), _up(d["n"], unit)
 
 
+def _sparse(d: Mapping[str, Any], inputs: int, part: int, outputs: int) -> _Sizes:
+    """Blocks and one of zeros, their indices of half an element, where those of 4 outputs begin."""
+    blocks, high = d["nonzero"] + 1, blocks_high(outputs)
+    return HEIGHT * blocks + (blocks + 1) // 2 + -(-inputs // part) * high + 1, HEIGHT * high
+
+
 def _codes(d: Mapping[str, Any], weights: int, channels: int) -> _Sizes:
     """Of int8: beside the weights a bias and a scale per channel, five zero points and bounds, and
     two factors where they are needed."""
@@ -142,6 +149,8 @@ _SIZES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], _Sizes]] =
     "dense_panels": lambda d, p: _dense(d, p["nr"]),
     "dense_panels_narrow": lambda d, p: _dense(d, 4),
     "dense_panels_half": lambda d, p: _dense(d, 8),
+    "conv_sparse": lambda d, p: _sparse(d, d["c"], p["part"], d["m"]),
+    "dense_sparse": lambda d, p: _sparse(d, d["k"], d["k"], d["n"]),
     "qconv_panels": lambda d, p: _code_panels(d, p, _taps(d) * d["c"], d["m"]),
     "qconv_taps": lambda d, p: _codes(d, d["m"] * _taps(d), _up(d["m"], 8)),
     "qwinograd_panels": lambda d, p: _codes(d, 9 * d["c"] * d["m"], d["m"]),

@@ -101,9 +101,32 @@ def pixels(d: Dims, p: Dims, parts: int) -> list[Part]:
     """A pointwise convolution: a range of all its pixels, or of its channels."""
     if _weighty(d):
         return _panels(d, p["nr"], parts, d["c"], 1)
+    return _all_pixels(d, p["mr"], parts)
+
+
+def _all_pixels(d: Dims, unit: int, parts: int) -> list[Part]:
     return [
         Part({"n": 1, "h": 1, "oh": 1, "w": b - a, "ow": b - a}, (a * d["c"],), a * d["m"], a)
-        for a, b in _chunks(d["n"] * d["oh"] * d["ow"], p["mr"], parts)
+        for a, b in _chunks(d["n"] * d["oh"] * d["ow"], unit, parts)
+    ]
+
+
+def sparse_pixels(d: Dims, p: Dims, parts: int) -> list[Part]:
+    """A pointwise convolution by the blocks of its weights: a range of all its pixels."""
+    return _all_pixels(d, 4, parts)
+
+
+def sparse_planes(d: Dims, p: Dims, parts: int) -> list[Part]:
+    """The same in ONNX order: images, or a range of the pixels of the only one."""
+    if d["n"] > 1:
+        size, plane = d["c"] * d["plane"], d["m"] * d["plane"]
+        return [
+            Part({"n": b - a}, (a * size,), a * plane, 0, a * plane)
+            for a, b in _chunks(d["n"], 1, parts)
+        ]
+    return [
+        Part({"oh": 1, "ow": b - a}, (a,), a, 0, a)
+        for a, b in _chunks(d["oh"] * d["ow"], 4, parts)
     ]
 
 
@@ -188,6 +211,16 @@ def product(d: Dims, p: Dims, parts: int) -> list[Part]:
     ]
 
 
+def sparse_product(d: Dims, p: Dims, parts: int) -> list[Part]:
+    """Rows of a dense layer by the blocks of its weights, or, where there is one, its columns."""
+    if d["m"] > 1:
+        return product(d, p, parts)
+    return [
+        Part({"n": b - a}, (0, 0, 0, a // 4, a, a), a, 0, a)
+        for a, b in _chunks(d["n"], 4, parts)
+    ]
+
+
 def elements(d: Dims, p: Dims, parts: int) -> list[Part]:
     """Elements, one like another."""
     return [
@@ -218,6 +251,6 @@ SPLITS: dict[str, Callable[[Dims, Dims, int], list[Part]]] = {
     f.__name__: f
     for f in (
         rows, pixels, patches, tiles, chain, chain_pair, channels, planes, product, elements, outer,
-        loops,
+        loops, sparse_pixels, sparse_planes, sparse_product,
     )
 }  # fmt: skip

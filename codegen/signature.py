@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from codegen.graph import Activation, Graph, Node, Tensor
+from codegen.sparsity import typical
 from codegen.types import DType
 
 CONVERT = "Convert"  # the operator of a change of layout, which no network has
@@ -89,7 +90,8 @@ def conversion_signature(tensor: Tensor, come: str, go: str) -> Signature:
 
 
 def graph_of(signature: Signature) -> Graph:
-    """A network of this layer alone: node "layer", tensors "t0", "t1" ..., constants of zeros."""
+    """A network of this layer alone: node "layer", tensors "t0", "t1" ..., constants of zeros;
+    sparse weights with as many blocks that are not."""
     f = signature.fields
     tensors = {
         f"t{i}": Tensor(f"t{i}", tuple(t["shape"]), DType(t["dtype"]))
@@ -100,6 +102,9 @@ def graph_of(signature: Signature) -> Graph:
         for i, t in enumerate(f["tensors"])
         if t["constant"]
     }
+    if "nonzero" in f["attrs"]:
+        weights = _name(f["inputs"][1])
+        constants[weights] = _sparse(tensors[weights].shape, f["op"], f["attrs"]["nonzero"])
     a = f["activation"]
     activation = a and Activation(a["op"], _restored(a["args"]), _name(a["slope"]))
     outputs = tuple(map(_name, f["outputs"]))
@@ -109,6 +114,13 @@ def graph_of(signature: Signature) -> Graph:
     )  # fmt: skip
     inputs = tuple(t for t in dict.fromkeys(node.reads) if t not in constants)
     return Graph("layer", inputs, tuple(o for o in outputs if o), (node,), tensors, constants)
+
+
+def _sparse(shape: Sequence[int], op: str, nonzero: int) -> np.ndarray:
+    """Weights of a product, [k][n] or [n][k][1][1] of a convolution."""
+    if op == "Conv":
+        return typical(shape[1], shape[0], nonzero).T.reshape(shape)
+    return typical(*shape, nonzero)
 
 
 def _name(index: int) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from codegen import winograd, winograd_blocks
+from codegen.sparse_blocks import sparse_part
+from codegen.sparsity import HEIGHT, compress
 from codegen.strassen import strassen_weights
 
 
@@ -261,6 +263,23 @@ def dense_panels_half(c: Constants) -> Packed:
     ]
 
 
+def conv_sparse(c: Constants) -> Packed:
+    """1x1 weights [m][c] -> the blocks that are not all zeros, in parts of the inputs."""
+    d = c.dims
+    return _blocks(c, c.inputs[0].reshape(d["m"], d["c"]).T, sparse_part(d, c.params))
+
+
+def dense_sparse(c: Constants) -> Packed:
+    """[k][n] -> the blocks that are not all zeros."""
+    return _blocks(c, c.inputs[0], c.dims["k"])
+
+
+def _blocks(c: Constants, w: np.ndarray, part: int) -> Packed:
+    blocks = compress(w, part)
+    arrays = [("w", blocks.values), ("k", blocks.index), ("first", blocks.first)]
+    return [*arrays, *_vectors(c, w.shape[1], HEIGHT)]
+
+
 def _codes(c: Constants, w: np.ndarray, unit: int) -> Packed:
     """What follows the weights w [products][n] of an integer product: biases with x's zero point in
     them, scales, both padded to a multiple of `unit`, zero points, factors where they are used."""
@@ -337,5 +356,6 @@ PACKERS: dict[str, Callable[[Constants], Packed]] = {
         dense_panels, dense_panels_narrow, conv_transpose_panels, conv_panels_half, conv_taps_c32,
         dense_panels_half, winograd_panels_half, qconv_panels, qconv_taps,
         qwinograd_panels, qdense_panels,
+        conv_sparse, dense_sparse,
     )
 }  # fmt: skip

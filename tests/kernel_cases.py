@@ -15,6 +15,7 @@ from codegen.kernels import Kernel, refusal
 from codegen.layer import layer_of
 from codegen.ops import OPS, quantised
 from codegen.ops.base import Case
+from codegen.passes.sparse import mark_sparse
 from codegen.plan import Choice
 from codegen.types import DType
 
@@ -61,7 +62,51 @@ def _conv(channels: int, out: int, h: int, w: int, **attrs: Any) -> Case:
     )
 
 
+def sparse_weights(k: int, n: int, zeros: float) -> np.ndarray:
+    """[k][n], with so large a share of blocks of 4 columns x 1 row that are all zeros, and other
+    zeros in the rest; one column of blocks is empty, and one as full as the share allows."""
+    rng = np.random.default_rng([k, n])
+    high = -(-n // 4)
+    full = np.zeros((high, k), bool)
+    order = rng.permutation(high * k)
+    order = np.concatenate([order[order % high == 0], order[order % high > 1]])
+    full.T.reshape(-1)[order[: int((1 - zeros) * high * k)]] = True
+    w = rng.standard_normal((k, n)).astype(np.float32) * np.repeat(full, 4, axis=0)[:n].T
+    w[rng.random((k, n)) < 0.2] = 0
+    return w
+
+
+def _sparse_conv(c: int, m: int, h: int, w: int, zeros: float = 0.8, n: int = 1) -> Case:
+    weights = np.ascontiguousarray(sparse_weights(c, m, zeros).T).reshape(m, c, 1, 1)
+    return Case(((n, c, h, w), weights, (m,)), {}, (1, 2))
+
+
+def _sparse_conv_trials(row: Kernel) -> Iterator[Case]:
+    """Pixels around a tile and its vectors, channels around a block, inputs around 4 and in parts,
+    images, no block at all."""
+    mr = row.params["mr"]
+    for i, pixels in enumerate(sorted({*bracket(mr), *bracket(4), 3 * mr + 1, 4 * mr})):
+        yield _sparse_conv((5, 32, 39, 64)[i % 4], (4, 11, 1, 8, 17)[i % 5], 1, pixels)
+    yield _sparse_conv(64, 30, 7, 7, 0.7)
+    yield _sparse_conv(7, 9, 3, 6, 1.0)
+    yield _sparse_conv(20, 12, 4, 9, 0.75, 3)
+    yield _sparse_conv(680, 13, 5, 7, 0.9)
+    yield _sparse_conv(642, 40, 7, 9, 0.8, 2)
+
+
+def _sparse_dense_trials(row: Kernel) -> Iterator[Case]:
+    """Rows around a tile, columns around a block; no block at all."""
+    for m in bracket(row.params["mr"]):
+        for k, n in ((37, 3), (64, 4), (50, 13), (96, 64)):
+            yield Case(((m, k), sparse_weights(k, n, 0.75), (n,)), {}, (1, 2))
+    yield Case(((2, 9), np.zeros((9, 6), np.float32), (6,)), {}, (1, 2))
+    yield Case(((1, 300), sparse_weights(300, 35, 0.9)), {}, (1,))
+
+
 def _conv_trials(row: Kernel) -> Iterator[Case]:
+    if row.when.get("sparse"):
+        yield from _sparse_conv_trials(row)
+        return
     if row.isa == "fp16":
         half = _half_winograd_trials if "f" in row.params else _half_conv_trials
         yield from half(row)
@@ -165,6 +210,9 @@ def _winograd_trials(row: Kernel) -> Iterator[Case]:
 
 
 def _dense_trials(row: Kernel) -> Iterator[Case]:
+    if row.when.get("sparse"):
+        yield from _sparse_dense_trials(row)
+        return
     for n in bracket(row.params.get("nr", 8)):
         for m, k in ((1, 1), (1, 37), (3, 8)):
             yield Case(((m, k), (k, n), (n,)), {}, (1, 2))
@@ -333,7 +381,7 @@ def make_graph(batch: list[Trial], seed: int) -> Graph:
         made = b.add(trial.op, names, trial.case.attrs, f"t{i}")
         outputs += made
         _decorate(b, trial, i, made[0], inputs, rng)
-    return b.graph(inputs, outputs)
+    return mark_sparse(b.graph(inputs, outputs))
 
 
 def _decorate(

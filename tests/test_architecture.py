@@ -11,18 +11,18 @@ ROOT = Path(__file__).resolve().parent.parent
 # its folder's.
 # fmt: off
 ORDER = [
-    "errors", "types", "graph", "resources", "names", "c_text", "c_literals", "cores",
+    "errors", "types", "graph", "sparsity", "resources", "names", "c_text", "c_literals", "cores",
     "cycle_model", "board", "ops.base", "ops.conv", "ops", "builder", "interpret", "onnx_file",
     "calibration.record", "calibration.histogram", "calibration.methods", "calibration.weights",
     "onnx_import", "passes", "models", "groups", "kernels", "layout", "layer", "precision",
     "signature", "recorded", "tile_order", "int8_order", "winograd", "winograd_lines",
-    "winograd_blocks", "strassen", "exactness", "weights", "inorder_blocks", "half_blocks",
-    "band_blocks", "int8_blocks", "transpose_blocks", "derive", "packed_size", "threads", "plan",
-    "cost", "heuristic", "ranges", "schedule", "regions", "split", "order", "memory", "sources",
-    "emit", "cpus", "toolchain", "stack", "build", "footprint", "run", "fleet", "compare",
-    "reference", "verify", "pipeline", "calibration", "accuracy", "attribution", "memory_map",
-    "report", "store", "pricing", "program", "measured", "svg_text", "roofline", "profile_text",
-    "health", "peers", "validate", "verbs", "cli",
+    "winograd_blocks", "strassen", "exactness", "half_blocks", "band_blocks", "sparse_blocks",
+    "weights", "inorder_blocks", "int8_blocks", "transpose_blocks", "derive", "packed_size",
+    "threads", "plan", "cost", "heuristic", "ranges", "schedule", "regions", "split", "order",
+    "memory", "sources", "emit", "cpus", "toolchain", "stack", "build", "footprint", "run", "fleet",
+    "compare", "reference", "verify", "pipeline", "calibration", "accuracy", "attribution",
+    "memory_map", "report", "store", "pricing", "program", "measured", "svg_text", "roofline",
+    "profile_text", "health", "peers", "validate", "verbs", "cli",
 ]
 # fmt: on
 

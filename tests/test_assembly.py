@@ -23,7 +23,7 @@ from codegen.run import Job, pick_runner
 from codegen.sources import write
 from codegen.toolchain import find_toolchain
 from codegen.types import DType
-from tests.kernel_cases import Trial, make_graph, plan_nodes, trials
+from tests.kernel_cases import Trial, make_graph, plan_nodes, sparse_weights, trials
 
 INORDER, OUT_OF_ORDER, HALF = "raspberry-pi-3b-plus", "jetson-nano-cpu", "raspberry-pi-5"
 PRODUCTS = [
@@ -34,6 +34,7 @@ PRODUCTS = [
 # The least share of FMLAs in the inner loop. An FMLA brings nr * mr / (nr + mr) of them per load of
 # four floats; a load in two halves and an insert, as in-order cores want it, is three instructions.
 SHARES = {
+    "sparse_16x4": 0.55, "sparse": 0.25,
     "chain_nhwc_f32_neon_inorder": 0.55, "inorder": 0.58, "winograd": 0.6, "nr4": 0.25,
     "nr16": 0.33, "nr32": 0.4, "nr8": 0.4, "4x4": 0.57, "f16": 0.68,
     "": 0.7,
@@ -50,6 +51,12 @@ def _board(row: Kernel) -> str:
 def _trial(row: Kernel) -> Trial:
     """A layer with full tiles and, where the row can do that, products in several parts."""
     dtype = DType(row.dtype[0])
+    if row.when.get("sparse"):
+        w = sparse_weights(512, 48, 0.8)
+        if row.family == "dense":
+            return Trial("Dense", Case(((8, 512), w, (48,)), {}, (1, 2)), "nchw")
+        w = np.ascontiguousarray(w.T).reshape(48, 512, 1, 1)
+        return Trial("Conv", Case(((1, 512, 8, 9), w, (48,)), {}, (1, 2)), row.layout)
     if row.family == "dense":
         case = Case(((8, 512), (512, 48), (48,)), {}, (1, 2))
         return Trial("Dense", case, "nchw", dtype=dtype)

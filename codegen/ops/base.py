@@ -97,6 +97,12 @@ def axis_of(axis: int, rank: int) -> int:
     return axis % rank if rank else 0
 
 
+def sparse_dims(attrs: Attrs) -> dict[str, int]:
+    """Of a product: is it marked as one with few blocks of weights that are not zeros
+    (passes/sparse.py), and how many are not?"""
+    return {"sparse": int("nonzero" in attrs), "nonzero": attrs.get("nonzero", 0)}
+
+
 def around(shape: Shape, axis: int) -> dict[str, int]:
     """A tensor seen along one axis: `outer` x `n` x `inner` elements."""
     return {

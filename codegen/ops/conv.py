@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from codegen.graph import Tensor
-from codegen.ops.base import Attrs, Case, Inferred, OpDef, Shape, Unsupported
+from codegen.ops.base import Attrs, Case, Inferred, OpDef, Shape, Unsupported, sparse_dims
 from codegen.types import DType
 
 
@@ -129,6 +129,7 @@ def _conv_dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dic
         **as_2d(attrs),
         depthwise=int(attrs["group"] == c == m),
         pointwise=is_pointwise(attrs),
+        **sparse_dims(attrs),
     )
 
 

@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 
 from codegen.graph import Tensor
-from codegen.ops.base import Attrs, Case, Inferred, OpDef, Shape, Unsupported, strides_of
+from codegen.ops.base import (
+    Attrs,
+    Case,
+    Inferred,
+    OpDef,
+    Shape,
+    Unsupported,
+    sparse_dims,
+    strides_of,
+)
 
 
 def _infer_gemm(attrs: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
@@ -56,7 +65,7 @@ def _dense(b, name: str, x: str, w: str, c: str, outputs: Sequence[str]) -> None
 
 def dense_dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, Any]:
     """y[m][n] = x[m][k] w[k][n]."""
-    return dict(m=ins[0][0], k=ins[0][1], n=ins[1][1])
+    return dict(m=ins[0][0], k=ins[0][1], n=ins[1][1], **sparse_dims(attrs))
 
 
 def _reference_dense(

@@ -11,6 +11,7 @@ from codegen.passes.pads import fold_pads
 from codegen.passes.patterns import recognise_activations
 from codegen.passes.points import dense_points
 from codegen.passes.shuffle import recognise_shuffles
+from codegen.passes.sparse import mark_sparse
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     drop_dead,
@@ -26,6 +27,7 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
     dense_points,
     drop_moves,
     drop_dead,
+    mark_sparse,
 )
 
 

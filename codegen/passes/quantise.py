@@ -132,6 +132,7 @@ class _Quantising:
             return False
         constants, activation = self.constants(node, w, bias[0] if bias else "")
         attrs = {**node.attrs, "bits": (self.bits or {}).get(node.name, BITS)}
+        attrs.pop("nonzero", None)  # of the floats
         asked = replace(node, op=PRODUCTS[node.op], activation=activation, attrs=attrs)
         fits = sums_fit(constants["i8"], constants["bias"], int(node.op == "Dense"))
         if not fits or not self.able(self.graph, asked):
