@@ -35,7 +35,7 @@ from rl.assignment import Choices, plan_of
 from rl.choice import choose, milliseconds
 from rl.codes import Codes, codes_of
 from rl.correction import predicted
-from rl.exact import Optimum, optimum
+from rl.exact import Optimum, optimum, optimum_within
 from rl.finalists import Contest, Finalist, run_contest
 from rl.guard import Guard
 from rl.interrupts import Interrupts
@@ -146,6 +146,11 @@ def tune(request: Request, tools: Tools) -> Tuned:
         guard.learn(contest)
         now = within_loss(Walk(learnt), replace(goal, loss_price=0.0), guard.loss)
         yield from _proposals(request, agent, now, learnt, as_plan, interrupts)
+        if guard.loss < float("inf"):
+            free = replace(now, loss_price=0.0)
+            within = optimum_within(Walk(learnt), free, guard.loss)
+            if within:
+                yield "exact within losses", as_plan(learnt, within.choices)
 
     rounds, stable = 0, False
     with interrupts.caught():

@@ -2,21 +2,24 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codegen.passes import optimise
+from codegen.pipeline import load_graph
 from rl.agents import Problem
 from rl.agents.plans import plan_value
 from rl.assignment import cost_of, steps_of
-from rl.exact import optimum
-from rl.reward import Goal, reward
-from rl.space import Space, Stage
+from rl.exact import optimum, optimum_within
+from rl.limits import loss_of
+from rl.reward import LATENCY, Goal, reward
+from rl.space import Space, Stage, in_floats
 from rl.walk import Walk
 from tests.random_graphs import networks
-from tests.search_cases import invented, kws_space, wander
+from tests.search_cases import KWS, invented, kws_space, mixed, wander
 
 QUICK = settings(deadline=None, max_examples=60, derandomize=True, database=None)
 _MOST_ACTIONS = 3
@@ -30,7 +33,7 @@ def thinned(space: Space) -> Space:
         alone = [a for a in s.actions if not a.group]
         few = [*alone[:1], *alone[-1:]] if len(alone) > 1 else alone
         stages.append(Stage(s.node, (*few, *groups)[:_MOST_ACTIONS]))
-    return Space(space.graph, space.board, space.table, tuple(stages), space.conversions)
+    return replace(space, stages=tuple(stages))
 
 
 def every_plan(walk: Walk, stage: int = 0, state: int = 0):
@@ -97,3 +100,27 @@ def test_a_penalty_that_is_finite_lets_limits_be_exceeded():
 def test_rewards():
     assert reward(30.0, 60.0) == -0.5
     assert reward(0.0, 60.0) == 0.0
+
+
+@QUICK
+@given(networks(largest=6), st.integers(0, 999), st.floats(0.0, 1.0))
+def test_within_losses_nothing_is_better(graph, seed, part):
+    """Of all plans that lose no more, by trying them; also where no price of losses finds it."""
+    walk = Walk(thinned(mixed(optimise(graph), seed)))
+    every = [(loss_of(walk, c), cost_of(walk, c)) for c in every_plan(walk, 0, walk.start)]
+    limit = part * max(loss for loss, _ in every)
+    found = optimum_within(walk, LATENCY, limit)
+    least = min(cost for loss, cost in every if loss <= limit)
+    assert found.proven
+    assert found.value == pytest.approx(least)
+    assert cost_of(walk, found.choices) == pytest.approx(least)
+    assert loss_of(walk, found.choices) <= limit
+
+
+def test_ways_that_were_thinned_out_are_told():
+    walk = Walk(mixed(load_graph(KWS)))
+    best, thin = (optimum_within(walk, LATENCY, 0.05, most) for most in (20_000, 20))
+    assert best.proven
+    assert not thin.proven
+    assert best.value <= thin.value <= optimum(Walk(in_floats(walk.space))).value
+    assert loss_of(walk, thin.choices) <= 0.05
