@@ -88,6 +88,7 @@ class Builder:
         outputs = self._outputs(outputs, name, len(inferred))
         node = Node(self._node_name(name, op), op_name, tuple(names), tuple(outputs), values)
         if op.expand:
+            self.reserve(outputs)
             op.expand(self, node)
             return tuple(self.resolve(t) for t in outputs)
         outputs = outputs[: len(inferred)]  # e.g. the mask of a Dropout is never computed

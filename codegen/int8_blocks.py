@@ -11,6 +11,7 @@ from codegen.int8_order import int8_order
 _NEAR_BYTES, _FAR_BYTES = 16 << 10, 128 << 10
 _WEIGHTS_BYTES = 320 << 10
 _LEAST_PIXELS = 16
+_LINE_BYTES = 64
 
 
 def _blocked(pixels: int, depth: int, m: int, p: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,6 +42,34 @@ def qim2col(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
     depth = -(-d["kh"] * d["kw"] * d["c"] // p["step"]) * p["step"]
     sizes = _blocked(d["n"] * d["oh"] * d["ow"], depth, d["m"], p)
     return {**sizes, "depth": depth, "scratch_floats": sizes["block"] * depth}
+
+
+def qwinograd(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    """Tiles of 4x4 outputs, `rows` at a time, in blocks whose transformed inputs stay in L2; planes
+    of 16 bits an odd number of cache lines long, so that they do not fall on the same sets.
+    `edges`: there are tiles that hang over the image. Scratch: products z or a patch of pixels,
+    weights u, inputs v."""
+    nr, c, planes = p["nr"], d["c"], 36
+    ty, tx = -(-d["oh"] // 4), -(-d["ow"] // 4)
+    tiles = d["n"] * ty * tx
+    groups = -(-tiles // p["mr"])
+    rows = -(-tiles // groups)
+    v_plane, u_plane = _odd_lines(rows * c), _odd_lines(c * nr)
+    most = max(_FAR_BYTES // (2 * planes * v_plane), 1)
+    together = -(-groups // -(-groups // most))
+    z_bytes = max(4 * planes * rows * nr, _LINE_BYTES * -(-planes * c // _LINE_BYTES))
+    return {
+        "ty": ty, "tx": tx, "tiles": tiles, "rows": rows, "block": min(together * rows, tiles),
+        "v_plane": v_plane, "u_plane": u_plane, "z_bytes": z_bytes,
+        "edges": bool(d["pt"] or d["pl"] or 4 * ty + 2 > d["h"] or 4 * tx + 2 > d["w"]),
+        "scratch_floats": z_bytes + 2 * planes * (u_plane + together * v_plane),
+    }  # fmt: skip
+
+
+def _odd_lines(count: int) -> int:
+    """Elements of 16 bits, rounded up to an odd number of cache lines."""
+    line = _LINE_BYTES // 2
+    return (-(-count // line) | 1) * line
 
 
 def qdepthwise(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ _KEYS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "isa": _TEXT,
     "when": _TABLE,
     "multiple_of": _TABLE,
+    "at_most": _TABLE,
     "params": _TABLE,
     "pack": _TEXT,
     "derive": _TEXT,
@@ -73,6 +74,7 @@ class Kernel:
     isa: str = "c"
     when: Mapping[str, Any] = field(default_factory=dict)
     multiple_of: Mapping[str, int] = field(default_factory=dict)
+    at_most: Mapping[str, int] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     pack: str = ""
     derive: str = ""
@@ -202,6 +204,9 @@ def refusal(row: Kernel, layer: Layer, isa: tuple[str, ...]) -> str:
         size = layer.dims.get(key)
         if size is None or size % unit:
             return f"it needs {key} to be a multiple of {unit}; here it is {size}"
+    for key, most in row.at_most.items():
+        if layer.dims[key] > most:
+            return f"it needs {key} of at most {most}; here it is {layer.dims[key]}"
     return ""
 
 

@@ -164,7 +164,8 @@ _UNKNOWN = Unsupported("no such operator here", "replace it by supported operato
 
 
 def _known(node: NodeProto) -> bool:
-    return node.domain in ("", "ai.onnx") and node.op_type in OPS
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    return node.op_type in OPS and OPS[node.op_type].domain == domain
 
 
 def _problem(node: NodeProto, e: Unsupported) -> str:
@@ -186,7 +187,7 @@ def _node(b: Builder, node: NodeProto, opset: int) -> set[str]:
     except Unsupported:
         raise
     except Exception as e:
-        wrong = _complaint(b, node, opset)
+        wrong = f"{e}" if OPS[node.op_type].domain else _complaint(b, node, opset)
         if not wrong:
             raise  # ONNX sees nothing wrong with the node: this is a bug of ours
         raise Unsupported(f"it is not valid ({wrong})", "export the model again") from e
@@ -196,6 +197,8 @@ def _node(b: Builder, node: NodeProto, opset: int) -> set[str]:
 def _check_types(b: Builder, node: NodeProto, opset: int) -> None:
     """Inputs of one type where ONNX asks for one, which neither its checker nor a kernel would
     notice."""
+    if OPS[node.op_type].domain:
+        return  # of which ONNX knows nothing
     formal = onnx.defs.get_schema(node.op_type, opset).inputs
     bound: dict[str, tuple[str, DType]] = {}
     for i, name in enumerate(node.input):

@@ -353,6 +353,13 @@ def qconv_taps(c: Constants) -> Packed:
     return [("w", np.concatenate(blocks)), *_codes(c, taps.T, 8)]
 
 
+def qwinograd_panels(c: Constants) -> Packed:
+    """OIHW weights of int8 -> [m / nr][c][9][nr]."""
+    w, nr = c.inputs[0], c.params["nr"]
+    panels = w.reshape(c.dims["m"] // nr, nr, c.dims["c"], 9).transpose(0, 2, 3, 1)
+    return [("w", panels.reshape(-1)), *_codes(c, w.reshape(c.dims["m"], -1).T, 4)]
+
+
 def qdense_panels(c: Constants) -> Packed:
     """[k][n] of int8 -> panels."""
     return [("w", _code_panels(c.inputs[0], c.params)), *_codes(c, c.inputs[0], 4)]
@@ -366,7 +373,8 @@ PACKERS: dict[str, Callable[[Constants], Packed]] = {
         conv_taps_nhwc, conv_taps_nchw, conv_taps_c4, conv_taps_c16, winograd_panels, conv_chain,
         conv_chain_pair,
         dense_panels, dense_panels_narrow, conv_transpose_panels, conv_panels_half, conv_taps_c32,
-        dense_panels_half, winograd_panels_half, qconv_panels, qconv_taps, qdense_panels,
+        dense_panels_half, winograd_panels_half, qconv_panels, qconv_taps,
+        qwinograd_panels, qdense_panels,
         conv_sparse, dense_sparse, qconv_pairs, qdense_pairs,
     )
 }  # fmt: skip

@@ -27,14 +27,16 @@ def check(request: Request, checker: Runner | None) -> None:
         raise CodegenError(
             "--max-error" if request.limits.error else "--pareto error",
             "beside --calibration: int8 is not judged by its largest error",
-            "--max-accuracy-drop, --min-cosine",
+            "--max-accuracy-drop, --min-cosine, --min-agreement",
             "use one of these, with --data",
         )
     _check_judged(request)
 
 
 def _check_judged(request: Request) -> None:
-    option = "--min-cosine" if request.limits.cosine else "--max-accuracy-drop"
+    limits = request.limits
+    option = ("--min-cosine" if limits.cosine else
+              "--min-agreement" if limits.agreement else "--max-accuracy-drop")  # fmt: skip
     if not request.limits.judged:
         return
     if request.data is None or request.calibration is None:
@@ -47,7 +49,7 @@ def _check_judged(request: Request) -> None:
     if request.limits.drop is not None and request.data.labels is None:
         raise CodegenError(
             "--max-accuracy-drop", "data without labels", "an array `y` or `labels` in the .npz",
-            "give labels, or use --min-cosine",
+            "give labels, or use --min-agreement",
         )  # fmt: skip
     sha = model_hash(request.model, request.shapes)
     if not calibration_of(request.calibration, sha).sensitivity:

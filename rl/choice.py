@@ -30,7 +30,7 @@ def choose(contest: Contest, limits: Limits, board: Board, unit: str) -> Finalis
             f"the fastest plan found takes {milliseconds(m.cost, unit, board):.3f} "
             f"ms, {m.arena_bytes} bytes of arena and {m.flash_bytes} of flash{off}",
             "plans within --max-latency, --max-arena, --max-flash, --max-error, "
-            "--max-accuracy-drop and --min-cosine together",
+            "--max-accuracy-drop, --min-cosine and --min-agreement together",
             "allow more",
         )
     return min(kept, key=lambda f: f.measured.cost)
@@ -61,6 +61,9 @@ def inaccurate(m: EndToEnd, limits: Limits) -> str:
         return f"it loses {lost:.2%} of top-1, above --max-accuracy-drop {limits.drop:.2%}"
     if m.scores["cosine"] < limits.cosine:
         return f"its cosine of {m.scores['cosine']:.6f} is below --min-cosine {limits.cosine:g}"
+    if limits.agreement and m.scores["agreement"] < limits.agreement:
+        same, least = m.scores["agreement"], limits.agreement
+        return f"it agrees on {same:.2%} of the samples, below --min-agreement {least:.2%}"
     return ""
 
 

@@ -71,6 +71,7 @@ def pick(path: Path, limits: Limits) -> dict[str, Any]:
         if all(not m or p[f] <= m for f, m in zip(_FIGURES, most, strict=True))
         and (limits.drop is None or p.get("top1_lost", float("inf")) <= limits.drop)
         and p.get("cosine", 0.0) >= limits.cosine
+        and p.get("agreement", 0.0) >= limits.agreement
     ]  # fmt: skip
     if not kept:
         least = ", ".join(

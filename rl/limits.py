@@ -28,7 +28,8 @@ class Limits:
     """What a plan may need: bytes of arena and of flash, milliseconds, max_rel_error of the whole
     network; 0 is no limit. `drop`: by how much smaller a part of the samples may be right than with
     the float model (0.01 = 1 percentage point; None: any). `cosine`: the least mean cosine of the
-    outputs to the float model's."""
+    outputs to the float model's. `agreement`: the least part of the samples whose largest output is
+    that of the float model."""
 
     arena: int = 0
     flash: int = 0
@@ -36,11 +37,12 @@ class Limits:
     error: float = 0.0
     drop: float | None = None
     cosine: float = 0.0
+    agreement: float = 0.0
 
     @property
     def judged(self) -> bool:
         """Whether plans are measured on data."""
-        return self.drop is not None or bool(self.cosine)
+        return self.drop is not None or bool(self.cosine or self.agreement)
 
     @property
     def loss(self) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from codegen.accuracy.gauge import Gauge, run_plan
+from codegen.accuracy.gauge import Gauge, judge, native, run_plan
 from codegen.accuracy.metrics import parse_metrics
 from codegen.board import Board
 from codegen.build import Binary, compile_library
@@ -26,6 +26,7 @@ from codegen.program import Program
 from codegen.reference import Interpreted, Reference, random_inputs
 from codegen.report import layers as layer_rows
 from codegen.run import Job, Runner
+from codegen.run.local import LocalRunner
 from codegen.signature import NETWORK, Signature
 from codegen.sources import write
 from codegen.store import Key, Measurement, Store
@@ -114,15 +115,19 @@ def measure_network(generated: Generated, bench: Bench) -> EndToEnd:
 def _judge(
     generated: Generated, binary: Binary, bench: Bench
 ) -> dict[str, float] | str | None:
-    """Scores on the user's data, or an error."""
+    """Scores on the user's data, or an error: as this machine runs the C code, where the checker
+    would have to emulate it."""
     if bench.gauge is None:
         return None
-    interface = Interface.of(generated.sources, generated.schedule)
-    place = interface, binary.verify, bench.checker, bench.board
-    try:
-        outputs = run_plan(bench.gauge, *place, bench.timeout_s)
-    except RuntimeError as e:
-        return str(e)
+    here = native(generated, bench.checker)
+    if here:
+        outputs = judge(generated, bench.gauge, here, LocalRunner(), bench.timeout_s)
+    else:
+        place = binary.verify, bench.checker, bench.board
+        interface = Interface.of(generated.sources, generated.schedule)
+        outputs = run_plan(bench.gauge, interface, *place, bench.timeout_s)
+    if isinstance(outputs, str):
+        return outputs
     metrics = parse_metrics((), bench.gauge.labels is not None)
     return {m.name: m.measure(outputs, bench.gauge).value for m in metrics}
 

@@ -282,6 +282,9 @@ def _qconv_trials(row: Kernel) -> Iterator[Case]:
     yield qconv_case((2, 21, 12, 12), 9, (3, 3), pads=(1, 1, 1, 1))
     yield qconv_case((1, 16, 9, 9), 8, (3, 2), pads=(2, 0, 2, 0), dilations=(2, 1))
     yield qconv_case((1, 6, 8, 9), 10, (3, 3), pads=(2, 2, 2, 2), dilations=(2, 2))
+    for h, w, c, m in ((8, 8, 8, 16), (9, 7, 24, 16), (4, 37, 16, 32), (6, 6, 32, 16)):
+        yield qconv_case((2, c, h, w), m, (3, 3), pads=(h % 4 and 1, 1, h % 2, w % 2))
+    yield qconv_case((1, 64, 30, 30), 16, (3, 3), pads=(1, 1, 1, 1))
     for c, kernel, stride in ((8, 3, 1), (16, 3, 2), (24, 5, 1), (40, 3, 1), (32, 7, 2)):
         window = dict(group=c, strides=(stride, stride))
         yield qconv_case((2, c, 9, 8), c, (kernel,) * 2, pads=(kernel // 2,) * 4, **window)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from codegen.accuracy.gauge import gauge_of, judge, native
 from codegen.accuracy.metrics import parse_metrics
 from codegen.accuracy.scores import (
     Outputs,
@@ -17,13 +18,18 @@ from codegen.accuracy.scores import (
     mse,
     top1,
 )
+from codegen.board import load_board
+from codegen.calibration.data import open_data
 from codegen.errors import CodegenError
-from codegen.pipeline import generate
+from codegen.pipeline import generate, load_graph
 from codegen.reference import Reference
 from codegen.resources import examples_dir
+from codegen.run import pick_runner
+from codegen.run.local import LocalRunner
+from codegen.run.qemu import QemuRunner
 from codegen.verbs.accuracy import accuracy
 from codegen.verbs.calibrate import calibrate
-from tests.pricing_cases import LOCAL, needs_cc
+from tests.pricing_cases import LOCAL, needs_cc, needs_cross
 
 KWS = examples_dir() / "models" / "mlperf_kws_dscnn.onnx"
 
@@ -204,3 +210,32 @@ def test_boards_that_cannot_run(samples, monkeypatch):
     monkeypatch.setattr("codegen.verbs.accuracy.pick_runner", lambda *_: None)
     with pytest.raises(CodegenError, match="no runner for board local works here"):
         run(samples)
+
+
+@needs_cross
+def test_this_machine_computes_what_an_emulator_does(samples):
+    """Integers alike; floats before and behind them differ by roundings."""
+    board, graph = load_board("jetson-nano-cpu"), load_graph(KWS)
+    emulator = pick_runner(board, "qemu")
+    data = open_data([samples[0]], [graph.tensors["input"]], half=1)
+    gauge = gauge_of(KWS, {}, data, None, 0)
+    generated = generate(KWS, board, calibration=samples[1])
+    here = judge(generated, gauge, native(generated, emulator), LocalRunner(), 100.0)
+    there = judge(generated, gauge, board, emulator, 100.0)
+    np.testing.assert_allclose(here.whole, there.whole, atol=1e-6)
+    assert np.abs(here.whole - gauge.floats.whole).max() > 5e-6
+
+
+def test_what_this_machine_has_nothing_for_is_emulated(samples, monkeypatch):
+    board = load_board("raspberry-pi-5")
+    halves = generate(KWS, board, dtype="f16")
+    assert native(halves, QemuRunner()) is None
+    floats = generate(KWS, board)
+    assert native(floats, QemuRunner()).name == "local"
+    assert native(floats, LocalRunner()) is None
+
+    def missing(board):
+        raise CodegenError("cc", "none", "a compiler", "install one")
+
+    monkeypatch.setattr("codegen.accuracy.gauge.find_toolchain", missing)
+    assert native(floats, QemuRunner()) is None

@@ -192,6 +192,9 @@ def extreme(row, x: int, w: int) -> tuple:
     if "depthwise" in row.name:
         dims, channels, kernel, depth = (1, 24, 5, 5), 24, (3, 3), 9
         attrs = {"group": 24}
+    if "winograd" in row.name:
+        channels, kernel, most = 16, (3, 3), row.at_most["c"]
+        dims, depth = (1, most, 7, 6), 9 * most
     weights = (channels, dims[1] // attrs.get("group", 1), *kernel)
     weights = weights if row.family == "qconv2d" else (512, channels)
     attrs["bits"] = max(row.when.get("bits", [8]))

@@ -138,6 +138,9 @@ def test_without_limits_anything_may_be_lost():
     ({"cosine": 0.9}, Limits(cosine=0.9), ""),
     ({"cosine": 1.0, "top1 lost": 0.006}, Limits(drop=0.005), "it loses 0.60% of top-1, above"),
     ({"cosine": 0.5, "top1 lost": -0.01}, Limits(drop=0.0), ""),
+    ({"cosine": 1.0, "agreement": 0.97}, Limits(agreement=0.98),
+     "it agrees on 97.00% of the samples, below --min-agreement 98.00%"),
+    ({"cosine": 1.0, "agreement": 0.98}, Limits(agreement=0.98), ""),
 ])  # fmt: skip
 def test_objections_to_accuracy(scores, limits, said):
     found = inaccurate(EndToEnd(1.0, (), 0, 0, scores=scores), limits)
@@ -170,6 +173,7 @@ def requested(prepared, **more) -> Request:
     (dict(limits=Limits(error=1e-5)), "--max-error: beside --calibration"),
     (dict(pareto=("latency", "error")), "--pareto error: beside --calibration"),
     (dict(limits=Limits(cosine=0.9), data=None), "--min-cosine: without --data"),
+    (dict(limits=Limits(agreement=0.9), data=None), "--min-agreement: without --data"),
     (dict(limits=Limits(drop=0.0), calibration=None), "--max-accuracy-drop: without --calibration"),
 ])  # fmt: skip
 def test_requests_that_cannot_be_met(prepared, changes, said):
@@ -198,6 +202,7 @@ def test_limits_need_labels_and_losses(prepared, tmp_path):
 @pytest.mark.parametrize(("options", "said"), [
     (["--max-accuracy-drop", "0.5"], "--max-accuracy-drop: '0.5'; percentage points"),
     (["--max-accuracy-drop", "101%"], "--max-accuracy-drop: '101%'"),
+    (["--min-agreement", "0.98"], "--min-agreement: '0.98'; a part of the samples"),
     (["--min-cosine", "1.1"], "--min-cosine: 1.1; a cosine from 0 to 1"),
 ])  # fmt: skip
 def test_limits_that_are_none(options, said):
@@ -215,14 +220,15 @@ def test_from_data_to_a_plan_of_both_types(prepared, tmp_path):
     given = [str(KWS), "--board", "jetson-nano-cpu", "--calibration", str(ranges), "--data",
              str(data), "--half", "1"]  # fmt: skip
     out = tmp_path / "out"
-    args = ["tune", *given, "--min-cosine", "0.98", "--pareto", "latency,accuracy", "--out",
-            str(out), "--store", str(folder / "store.sqlite"), "--html", "--json"]  # fmt: skip
+    limits = ["--min-cosine", "0.98", "--min-agreement", "70%"]
+    args = ["tune", *given, *limits, "--pareto", "latency,accuracy", "--out", str(out),
+            "--store", str(folder / "store.sqlite"), "--html", "--json"]  # fmt: skip
     told = json.loads(CliRunner().invoke(cli, args, catch_exceptions=False).stdout)
     chosen, finalists = told["chosen"], told["finalists"]
     by_name = {n: f for f in finalists for n in f["names"]}
     assert {"default", "default in int8", "exact", "exact in float32"} <= set(by_name)
     assert "int8_layers" not in by_name["exact in float32"]
-    kept = [f for f in finalists if f["cosine"] >= 0.98]
+    kept = [f for f in finalists if f["cosine"] >= 0.98 and f["agreement"] >= 0.7]
     assert chosen["measured_ms"] == min(f["measured_ms"] for f in kept)
     assert chosen["cosine"] >= 0.98
     assert by_name["default"]["cosine"] > 0.999999
@@ -238,6 +244,8 @@ def test_from_data_to_a_plan_of_both_types(prepared, tmp_path):
     assert best["latency_ms"] == min(p["latency_ms"] for p in points if p["cosine"] == most)
     with pytest.raises(CodegenError, match="none of"):
         pick(out / "front.json", Limits(drop=-1.0))
+    with pytest.raises(CodegenError, match="none of"):
+        pick(out / "front.json", Limits(agreement=1.01))
     warm = json.loads(CliRunner().invoke(cli, args, catch_exceptions=False).stdout)
     assert warm["chosen"] == chosen
     assert warm["measured_candidates"] == 0

@@ -7,22 +7,26 @@ from typing import Any
 
 from benchmarks.accuracy.samples import SOURCES, write_samples
 from benchmarks.search.experiment import tools_for
-from codegen.accuracy.gauge import Gauge, gauge_of, judge
+from codegen.accuracy.gauge import Gauge, gauge_of, judge, native
 from codegen.accuracy.metrics import parse_metrics, table_of
 from codegen.board import Board
 from codegen.calibration.collect import Settings, calibrate
 from codegen.calibration.data import Data, open_data
 from codegen.calibration.sensitivity import with_sensitivity
 from codegen.pipeline import load_graph
+from codegen.run.local import LocalRunner
 from rl.finalists import Finalist
 from rl.limits import Limits
 from rl.request import Request
 from rl.tune import Tools, Tuned, milliseconds, tune
 
 CALIBRATED, LOSSES = 500, 12  # samples, at most
-COSINE, DROP = 0.99, 0.005
-MANY = 2000  # labelled samples, from which on the loss of top-1 is a limit
+COSINE, AGREEMENT, DROP = 0.99, 0.98, 0.005
+MANY = 2000  # labelled samples, from which on the loss of top-1 is a limit, below it agreement is
+# Plans are judged on fewer samples than they are tested on: of what they may lose they get this.
+_SHARE = 0.75
 _TIMEOUT_S = 7200.0
+_SAMPLES, _CALIBRATION = "samples.npz", "calibration.json"
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,9 @@ class Prepared:
 
 
 def prepare(model: Path, folder: Path) -> Prepared:
-    """The same for all boards."""
+    """The same for all boards; what is in the folder is not made again."""
+    if (folder / _CALIBRATION).exists():
+        return Prepared(model, folder / _SAMPLES, folder / _CALIBRATION)
     path = write_samples(model.stem, folder)
     return Prepared(model, path, _calibrated(model, path, folder))
 
@@ -46,9 +52,11 @@ def run(made: Prepared, board: Board, jobs: int, searched: int, tested: int) -> 
     tools = tools_for(board, jobs)
     graph = load_graph(made.model)
     data = open_data([made.samples], [graph.tensors[t] for t in graph.inputs], half=1)
-    limits = Limits(cosine=COSINE)
+    limits = Limits(cosine=_within(COSINE))
     if data.labels is not None and len(data) >= MANY:
         limits = replace(limits, drop=DROP)
+    else:
+        limits = replace(limits, agreement=_within(AGREEMENT))
     request = Request(made.model, board, jobs=jobs, limits=limits, calibration=made.calibration,
                       data=data, samples=searched, timeout_s=_TIMEOUT_S)  # fmt: skip
     tuned = tune(request, tools)
@@ -56,13 +64,17 @@ def run(made: Prepared, board: Board, jobs: int, searched: int, tested: int) -> 
     return _figures(tuned, gauge, board, tools, data)
 
 
+def _within(least: float) -> float:
+    return 1.0 - (1.0 - least) * _SHARE
+
+
 def _calibrated(model: Path, path: Path, folder: Path) -> Path:
     graph = load_graph(model)
     data = open_data([path], [graph.tensors[t] for t in graph.inputs], half=0)
     found = calibrate(model, graph, data, Settings(samples=CALIBRATED))
     found = with_sensitivity(found, graph, data, LOSSES)
-    (folder / "calibration.json").write_text(found.to_json())
-    return folder / "calibration.json"
+    (folder / _CALIBRATION).write_text(found.to_json())
+    return folder / _CALIBRATION
 
 
 def _figures(
@@ -80,7 +92,10 @@ def _figures(
     for name, finalist in plans.items():
         if finalist is None:
             continue
-        found = judge(finalist.generated, gauge, board, tools.checker, _TIMEOUT_S)
+        made = finalist.generated
+        here = native(made, tools.checker)
+        place = (here, LocalRunner()) if here else (board, tools.checker)
+        found = judge(made, gauge, *place, _TIMEOUT_S)
         if isinstance(found, str):
             raise RuntimeError(f"{name}: {found}")
         outputs[name], rows[name] = found, _plan(finalist, tuned, board)
@@ -111,4 +126,4 @@ def _plan(finalist: Finalist, tuned: Tuned, board: Board) -> dict[str, Any]:
     }  # fmt: skip
 
 
-__all__ = ["COSINE", "DROP", "MANY", "SOURCES", "prepare", "run"]
+__all__ = ["AGREEMENT", "COSINE", "DROP", "MANY", "SOURCES", "prepare", "run"]

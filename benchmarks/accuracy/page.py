@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.experiment import COSINE, DROP, MANY
+from benchmarks.accuracy.experiment import AGREEMENT, COSINE, DROP, MANY
 from benchmarks.accuracy.samples import SOURCES
 from benchmarks.peers.results import load as peers_of
 from codegen.models.fetch import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FILE = ROOT / "benchmarks" / "accuracy" / "results.json"
+METHODS_FILE = FILE.with_name("methods.json")
 PAGE = ROOT / "docs" / "ACCURACY.md"
 CORES = {"jetson-nano-cpu": "a57", "raspberry-pi-4": "a72", "raspberry-pi-3b-plus": "a53"}
 _OURS = ("codegen", "codegen-compact", "blas")
@@ -21,37 +22,40 @@ _HEAD = f"""# What int8 costs and brings
 Written by `python -m benchmarks.accuracy` from benchmarks/accuracy/results.json; not edited by
 hand. Latencies are from the virtual boards, one thread; docs/VALIDATION.md says how far they can be
 believed: for ncnn in int8 they came out at 0.70 (A57), 0.80 (A72) and 0.83 (A53) of what was
-published. Accuracy is that of the generated C, run under qemu.
+published. Accuracy is that of the generated C, as the developer's machine runs it with SIMDe in
+place of NEON's intrinsics; integers come out the same as under qemu (tests/test_accuracy.py).
 
 Each network is calibrated (`codegen calibrate --half 0 --sensitivity`) on one half of its data, and
 everything below is measured on the other half; views and patches of one photograph are in one half.
 `codegen tune --calibration` then decides for each layer whether it is in int8, within a cosine of
 {COSINE} to the float model and, where there are {MANY} labelled samples or more, {DROP:.1%} of
-top-1 lost. **float32** is our own fastest float plan (the search measures it, too), **int8** what
-`codegen build --calibration` makes without a search, **chosen** what the search took, **greedy**
-the cheapest row of each layer in execution order, own conversions and casts included. Figures in
+top-1 lost, elsewhere the float model's answer for {AGREEMENT:.0%} of the samples; plans are
+judged on fewer samples than they are tested on here, and get 3/4 of what may be lost. **float32**
+is our own fastest float plan (the search measures it, too), **int8** what `codegen build
+--calibration` makes without a search, **chosen** what the search took, **greedy** the cheapest row
+of each layer in execution order, own conversions and casts included. Figures in
 brackets are 95 % confidence intervals; views of one photograph count as one sample.
 """
 
 
-def load() -> dict[str, Any]:
-    """What was measured so far, by `NETWORK BOARD`."""
-    return json.loads(FILE.read_text()) if FILE.is_file() else {}
+def load(path: Path = FILE) -> dict[str, Any]:
+    """What was measured so far, by `NETWORK BOARD`; of methods by network."""
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def draw(rows: Mapping[str, Any]) -> None:
+def draw(rows: Mapping[str, Any], methods: Mapping[str, Any]) -> None:
     """Write the page."""
-    write_atomically(PAGE, text_of(rows).encode())
+    write_atomically(PAGE, text_of(rows, methods).encode())
 
 
-def text_of(rows: Mapping[str, Any]) -> str:
+def text_of(rows: Mapping[str, Any], methods: Mapping[str, Any]) -> str:
     """The page."""
     parts = [_HEAD]
     for board, core in CORES.items():
         here = {k.split()[0]: r for k, r in rows.items() if k.split()[1] == board}
         if here:
             parts += [f"## {board}\n", _speed(here, core), _summary(here, core)]
-    parts += ["## Accuracy\n", _accuracy(rows), _DATA]
+    parts += ["## Accuracy\n", _accuracy(rows), _ranges(methods), _DATA]
     return "\n".join(parts)
 
 
@@ -110,6 +114,27 @@ def _accuracy(rows: Mapping[str, Any]) -> str:
     head = ("network", "board", "plan", "samples", "independent", "top-1", "top-1 lost",
             "agreement", "cosine")  # fmt: skip
     return _table(head, lines)
+
+
+def _ranges(methods: Mapping[str, Any]) -> str:
+    """Networks across, methods down."""
+    kinds = list(dict.fromkeys(kind for found in methods.values() for kind in found))
+    lines = [
+        (kind, *(f"{s['cosine']:.4f}, {100 * s['agreement']:.1f} %" if (s := m.get(kind)) else ""
+                 for m in methods.values()))
+        for kind in kinds
+    ]  # fmt: skip
+    return _RANGES + _table(("", *methods), lines) if methods else ""
+
+
+_RANGES = """## Ranges
+
+What `codegen calibrate --method` makes of a network wholly in int8, with weights of 8 and of 7 bits
+(`python -m benchmarks.accuracy --methods`): cosine to the float model and agreement with it, on the
+half that was not calibrated on. The integers are the same on any board; these were computed on the
+developer's machine.
+
+"""
 
 
 def best_peer(core: str, model: str) -> tuple[str, float] | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from codegen.accuracy.scores import Outputs, independent_groups
-from codegen.board import Board
+from codegen.board import Board, load_board
 from codegen.build import compile_library
 from codegen.calibration.data import Batch, Data
 from codegen.calibration.record import Calibration
@@ -85,8 +85,8 @@ def outputs_of(results: Sequence[Mapping[str, np.ndarray]]) -> Outputs:
 def run_plan(
     gauge: Gauge, interface: Interface, program: Path, runner: Runner, board: Board,
     timeout_s: float,
-) -> Outputs:  # fmt: skip
-    """What the compiled library computes. RuntimeError where it cannot be run."""
+) -> Outputs | str:  # fmt: skip
+    """What the compiled library computes; why it cannot be run, where it cannot."""
     one = sum(t.bytes for t in interface.inputs)
     step = max(1, _CHUNK // max(1, one))
     chunks = [gauge.batches[i : i + step] for i in range(0, len(gauge.batches), step)]
@@ -95,9 +95,11 @@ def run_plan(
         inputs = [b.inputs for b in chunk]
         return infer(interface, program, runner, board, inputs, timeout_s)
 
-    with ThreadPoolExecutor(1 if runner.name == "ssh" else _RUNS) as pool:
-        results = [r for found in pool.map(run, chunks) for r in found]
-    return outputs_of(results)
+    try:
+        with ThreadPoolExecutor(1 if runner.name == "ssh" else _RUNS) as pool:
+            return outputs_of([r for found in pool.map(run, chunks) for r in found])
+    except RuntimeError as e:
+        return str(e)
 
 
 def judge(
@@ -110,10 +112,22 @@ def judge(
         if binary.error:
             return f"does not compile: {binary.error}"
         interface = Interface.of(generated.sources, generated.schedule)
-        try:
-            return run_plan(gauge, interface, binary.verify, runner, board, timeout_s)
-        except RuntimeError as e:
-            return str(e)
+        return run_plan(gauge, interface, binary.verify, runner, board, timeout_s)
+
+
+def native(generated: Generated, runner: Runner) -> Board | None:
+    """This machine as the board for a plan's C code, which is many times faster than an emulator:
+    where that is what would run it, and SIMDe has all intrinsics that its rows use. Integers come
+    out the same; None where there is no such way."""
+    here = load_board("local")
+    used = {s.kernel.isa for s in generated.schedule.program.steps}
+    if runner.name != "qemu" or not used <= {"c", *here.isa}:
+        return None
+    try:
+        find_toolchain(here)
+    except CodegenError:
+        return None
+    return here
 
 
 def check_unseen(data: Data, calibration: Calibration, where: str) -> None:

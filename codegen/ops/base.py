@@ -72,6 +72,7 @@ class OpDef:
     folds: bool = True
     # The reference applies `residual` and `finish` (the activation) itself, before it rounds.
     whole: bool = False
+    domain: str = ""  # of the operator set that it belongs to; "" is ONNX's own
 
 
 def same_as_first(attrs: Attrs, ins: Sequence[Tensor | None]) -> Inferred:

@@ -44,23 +44,26 @@ def integer_products(graph: Graph) -> Graph:
 
 
 def _sign(edit: Edit) -> None:
-    """int8 for uint8 between a Quantize and the Dequantize nodes that read it."""
+    """int8 for uint8 between a Quantize and the Dequantize nodes that read it, perhaps moved."""
     for node in [n for n in edit.nodes if n.op == "Quantize"]:
-        code = node.outputs[0]
-        users = edit.users(code)
-        zero = edit.constants.get(node.inputs[2])
+        codes, ends = [node.outputs[0]], [node]
+        for code in codes:
+            users = edit.users(code)
+            moves = [u for u in users if u.op in MOVES and len(u.reads) == 1]
+            codes += [t for u in moves for t in u.outputs if t]
+            ends += [u for u in users if u not in moves]
+        zeros = [edit.constants.get(n.inputs[-1]) for n in ends]
         if (
-            zero is None
-            or zero.dtype != np.uint8
-            or code in edit.source.outputs
-            or not all(u.op == "Dequantize" and u.inputs[2] in edit.constants for u in users)
+            set(codes) & set(edit.source.outputs)
+            or any(n.op != "Dequantize" for n in ends[1:])
+            or any(zero is None or zero.dtype != np.uint8 for zero in zeros)
         ):
             continue
-        for n in (node, *users):
-            old = edit.constants[n.inputs[2]].astype(np.int16)
-            name = edit.constant(f"{n.inputs[2]}_i8", (old - _CENTRE).astype(np.int8))
+        for n, zero in zip(ends, zeros, strict=True):
+            name = edit.constant(f"{n.inputs[2]}_i8", (zero.astype(int) - _CENTRE).astype(np.int8))
             edit.replace(n, replace(n, inputs=(*n.inputs[:2], name)))
-        edit.tensors[code] = replace(edit.tensors[code], dtype=DType.I8)
+        for code in codes:
+            edit.tensors[code] = replace(edit.tensors[code], dtype=DType.I8)
 
 
 def _scale(edit: Edit, node: Node | None, op: str) -> Scale | None:

@@ -37,7 +37,7 @@ def _operators() -> list[dict[str, Any]]:
     standard = standard_operators()
     out = []
     for op in sorted(OPS.values(), key=lambda o: o.name):
-        if op.name in standard:
+        if op.name in standard or op.domain:
             how = (
                 "rewritten"
                 if op.expand
@@ -47,7 +47,8 @@ def _operators() -> list[dict[str, Any]]:
                 if op.view
                 else (f"{len(family_rows(op.family))} kernels")
             )
-            out.append({"operator": op.name, "computed by": how, "attributes": ", ".join(op.attrs)})
+            name = f"{op.domain}.{op.name}" if op.domain else op.name
+            out.append({"operator": name, "computed by": how, "attributes": ", ".join(op.attrs)})
     return out
 
 
@@ -72,4 +73,5 @@ def _needs(row: Kernel) -> str:
     parts = [
         f"{k} = {'/'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in row.when.items()
     ]
-    return ", ".join(parts + [f"{k} a multiple of {v}" for k, v in row.multiple_of.items()])
+    parts += [f"{k} a multiple of {v}" for k, v in row.multiple_of.items()]
+    return ", ".join(parts + [f"{k} at most {v}" for k, v in row.at_most.items()])

@@ -11,8 +11,10 @@ from codegen.verbs.options import JSON
 from rl.front_file import pick as choose
 from rl.limits import Limits
 from rl.verbs.sizes import (
+    AGREEMENT,
     COSINE,
     DROP,
+    parse_agreement,
     parse_bytes,
     parse_cosine,
     parse_drop,
@@ -29,6 +31,7 @@ from rl.verbs.sizes import (
 @click.option("--max-error", default=0.0, metavar="X", help="Largest max_rel_error.")
 @click.option("--max-accuracy-drop", default="", metavar="X%", help=DROP)
 @click.option("--min-cosine", default=0.0, metavar="C", help=COSINE)
+@click.option("--min-agreement", default="", metavar="X%", help=AGREEMENT)
 @click.option("--out", default=Path("plan.json"), type=click.Path(path_type=Path, dir_okay=False),
               show_default=True, help="Where the plan goes.")  # fmt: skip
 @JSON
@@ -40,6 +43,7 @@ def pick(
     max_error: float,
     max_accuracy_drop: str,
     min_cosine: float,
+    min_agreement: str,
     out: Path,
     as_json: bool,
 ) -> None:
@@ -48,7 +52,8 @@ def pick(
                     parse_ms("--max-latency", max_latency),
                     parse_error("--max-error", max_error),
                     parse_drop("--max-accuracy-drop", max_accuracy_drop),
-                    parse_cosine("--min-cosine", min_cosine))  # fmt: skip
+                    parse_cosine("--min-cosine", min_cosine),
+                    parse_agreement("--min-agreement", min_agreement))  # fmt: skip
     point = choose(front, limits)
     write_atomically(out, plan_of_dict(point["plan"], str(front)).to_json().encode())
     figures = {k: v for k, v in point.items() if k != "plan"}

@@ -6,6 +6,8 @@ from codegen.errors import CodegenError
 
 DROP = ("By how many percentage points fewer samples of --data may be right than with the float "
         "model, e.g. 0.5%.")  # fmt: skip
+AGREEMENT = ("Least part of the samples of --data whose largest output is that of the float model, "
+             "e.g. 98%.")  # fmt: skip
 COSINE = "Least mean cosine of the outputs to the float model's over --data, e.g. 0.99."
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20}
 
@@ -38,12 +40,18 @@ def parse_ms(option: str, ms: float) -> float:
 
 def parse_drop(option: str, text: str) -> float | None:
     """0.5% as 0.005; None for nothing. CodegenError otherwise."""
-    if not text:
-        return None
+    return _percent(option, text, "percentage points from 0% to 100%", "0.5%") if text else None
+
+
+def parse_agreement(option: str, text: str) -> float:
+    """98% as 0.98; 0 for nothing. CodegenError otherwise."""
+    return _percent(option, text, "a part of the samples, 0% to 100%", "98%") if text else 0.0
+
+
+def _percent(option: str, text: str, allowed: str, example: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text)
     if not match or float(match[1]) > 100:
-        raise CodegenError(option, f"{text!r}", "percentage points from 0% to 100%",
-                           "write e.g. 0.5%")  # fmt: skip
+        raise CodegenError(option, f"{text!r}", allowed, f"write e.g. {example}")
     return float(match[1]) / 100
 
 

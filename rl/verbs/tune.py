@@ -49,8 +49,10 @@ from rl.transfer import read_learnt
 from rl.tune import Request, Tools, Tuned
 from rl.tune import tune as search
 from rl.verbs.sizes import (
+    AGREEMENT,
     COSINE,
     DROP,
+    parse_agreement,
     parse_bytes,
     parse_cosine,
     parse_drop,
@@ -82,6 +84,7 @@ from rl.verbs.sizes import (
               "against onnxruntime, e.g. 1e-5; plans that exceed it are dropped.")  # fmt: skip
 @click.option("--max-accuracy-drop", default="", metavar="X%", help=DROP)
 @click.option("--min-cosine", default=0.0, metavar="C", help=COSINE)
+@click.option("--min-agreement", default="", metavar="X%", help=AGREEMENT)
 @click.option("--calibration", type=click.Path(path_type=Path), metavar="FILE",
               help="Also choose which layers are computed in int8, and how wide their weights are, "
               "by ranges and losses in this file (`codegen calibrate --sensitivity`).")
@@ -136,6 +139,7 @@ def tune(
     max_error: float,
     max_accuracy_drop: str,
     min_cosine: float,
+    min_agreement: str,
     calibration: Path | None,
     paths: tuple[Path, ...],
     preprocess: str,
@@ -172,7 +176,8 @@ def tune(
                     parse_ms("--max-latency", max_latency),
                     parse_error("--max-error", max_error),
                     parse_drop("--max-accuracy-drop", max_accuracy_drop),
-                    parse_cosine("--min-cosine", min_cosine))  # fmt: skip
+                    parse_cosine("--min-cosine", min_cosine),
+                    parse_agreement("--min-agreement", min_agreement))  # fmt: skip
     pinned = parse_shapes(shapes)
     data = _data(model, pinned, paths, preprocess, half, calibration)
     request = Request(
@@ -253,10 +258,12 @@ def _progress(
         )
 
 
-def _scores(f: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Layers in int8, top-1 lost, cosine."""
+def _scores(f: Mapping[str, Any]) -> tuple[str, ...]:
+    """Layers in int8, top-1 lost, agreement, cosine."""
     lost = f"{f['top1_lost']:.2%}" if "top1_lost" in f else ""
-    return str(f.get("int8_layers", 0)), lost, f"{f['cosine']:.5f}" if "cosine" in f else ""
+    same = f"{f['agreement']:.2%}" if "agreement" in f else ""
+    cosine = f"{f['cosine']:.5f}" if "cosine" in f else ""
+    return str(f.get("int8_layers", 0)), lost, same, cosine
 
 
 def _show(result: dict[str, Any], quiet: bool, verbose: bool, tuned: Tuned) -> None:
@@ -269,7 +276,7 @@ def _show(result: dict[str, Any], quiet: bool, verbose: bool, tuned: Tuned) -> N
     table.add_column("", width=1)
     table.add_column("plan", overflow="fold")
     judged = any("cosine" in f for f in result["finalists"])
-    scores = ("int8", "lost", "cosine") if judged else ()
+    scores = ("int8", "lost", "agree", "cosine") if judged else ()
     for name in ("ms", "predicted", "arena", "flash", "error", *scores):
         table.add_column(name, justify="right", no_wrap=True)
     for f in result["finalists"]:
