@@ -12,7 +12,7 @@ from codegen.cycle_model import CycleModel, read_cycle_model
 from codegen.errors import CodegenError
 from codegen.resources import boards_dir
 
-ISAS = ("neon", "fp16", "dotprod")
+ISAS = ("neon", "fp16", "dotprod", "i8mm")
 RUNNERS = ("local", "qemu", "virtual", "ssh")
 CORES = (HOST, *sorted(PARTS))
 TRIPLES = ("aarch64-linux-gnu", "native")

@@ -27,7 +27,10 @@ from codegen.types import DType
 _PARALLEL = ("args", "call", "parallel_for", "part", "pool")
 # Functions that kernels call; each file includes the one before it.
 HEADERS = ("cg_math.h", "cg_neon.h", "cg_fp16.h")
-_HEADER = {"neon": "cg_neon.h", "dotprod": "cg_neon.h", "fp16": "cg_fp16.h"}  # by isa
+# By isa.
+_HEADER = {
+    "neon": "cg_neon.h", "dotprod": "cg_neon.h", "i8mm": "cg_neon.h", "fp16": "cg_fp16.h",
+}  # fmt: skip
 # Weights beyond this many bytes go into a binary blob (.incbin): decimal text of 200 MB has killed
 # compilers.
 BLOB_BYTES = 1 << 20

@@ -129,6 +129,10 @@ def _code_panels(d: Mapping[str, Any], p: Mapping[str, Any], depth: int, n: int)
     return _codes(d, weights // 2 if p["packed"] else weights, channels)
 
 
+def _code_pairs(d: Mapping[str, Any], depth: int, n: int) -> _Sizes:
+    return _codes(d, _up(depth, 8) * _up(n, 8), _up(n, 8))
+
+
 _SIZES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], _Sizes]] = {
     "conv_panels_nhwc": lambda d, p: _groups(d, p["nr"]),
     "conv_panels_nchw": lambda d, p: _groups(d, p["mr"]),
@@ -152,6 +156,8 @@ _SIZES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], _Sizes]] =
     "conv_sparse": lambda d, p: _sparse(d, d["c"], p["part"], d["m"]),
     "dense_sparse": lambda d, p: _sparse(d, d["k"], d["k"], d["n"]),
     "qconv_panels": lambda d, p: _code_panels(d, p, _taps(d) * d["c"], d["m"]),
+    "qconv_pairs": lambda d, p: _code_pairs(d, _taps(d) * d["c"], d["m"]),
+    "qdense_pairs": lambda d, p: _code_pairs(d, d["k"], d["n"]),
     "qconv_taps": lambda d, p: _codes(d, d["m"] * _taps(d), _up(d["m"], 8)),
     "qwinograd_panels": lambda d, p: _codes(d, 9 * d["c"] * d["m"], d["m"]),
     "qdense_panels": lambda d, p: _code_panels(d, p, d["k"], d["n"]),

@@ -326,6 +326,25 @@ def qconv_panels(c: Constants) -> Packed:
     return [("w", _code_panels(padded, c.params)), *_codes(c, w, 4)]
 
 
+def _code_pairs(w: np.ndarray) -> np.ndarray:
+    """[k][n] -> [n/8][k/8][4][2][8], filled up with zeros: 8 products of pairs of columns."""
+    w = np.pad(w, ((0, -len(w) % 8), (0, -w.shape[1] % 8)))
+    k, n = w.shape
+    return w.T.reshape(n // 8, 4, 2, k // 8, 8).transpose(0, 3, 1, 2, 4)
+
+
+def qconv_pairs(c: Constants) -> Packed:
+    """OIHW weights of int8 -> pairs of columns of the [kh*kw*c][m] matrix."""
+    d = c.dims
+    w = c.inputs[0].reshape(d["m"], d["c"], -1).transpose(2, 1, 0).reshape(-1, d["m"])
+    return [("w", _code_pairs(w)), *_codes(c, w, 8)]
+
+
+def qdense_pairs(c: Constants) -> Packed:
+    """[k][n] of int8 -> pairs of columns."""
+    return [("w", _code_pairs(c.inputs[0])), *_codes(c, c.inputs[0], 8)]
+
+
 def qconv_taps(c: Constants) -> Packed:
     """Depthwise weights of int8 [m][1][kh][kw] -> [blocks of 16][kh*kw][16], the last block as wide
     as its channels."""
@@ -356,6 +375,6 @@ PACKERS: dict[str, Callable[[Constants], Packed]] = {
         dense_panels, dense_panels_narrow, conv_transpose_panels, conv_panels_half, conv_taps_c32,
         dense_panels_half, winograd_panels_half, qconv_panels, qconv_taps,
         qwinograd_panels, qdense_panels,
-        conv_sparse, dense_sparse,
+        conv_sparse, dense_sparse, qconv_pairs, qdense_pairs,
     )
 }  # fmt: skip

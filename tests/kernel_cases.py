@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from codegen.board import ISAS
+from codegen.board import ISAS, Board, load_board
 from codegen.builder import Builder
 from codegen.graph import Activation, Graph, Node, Tensor
 from codegen.kernels import Kernel, refusal
@@ -34,6 +34,8 @@ ACTIVATIONS = (
 )
 
 FLOATS = (DType.F32, DType.F16)
+# Instructions that nothing stands in for on this machine: code for them runs on an emulator.
+EMULATED = ("fp16", "dotprod", "i8mm")
 # Applied to sums of many products, they show a rounding that is small beside the largest sum.
 STEEP = ("Clip", "Tanh", "Sigmoid", "HardSigmoid", "Silu", "Elu")
 
@@ -48,6 +50,16 @@ class Trial:
     activation: Activation | None = None
     residual: bool = False
     dtype: DType = DType.F32
+
+
+def emulated_board(isa: str) -> Board:
+    """A board whose core has `isa`. No board that we know has i8mm: there it is the emulator's core
+    with everything."""
+    board = load_board("raspberry-pi-5")
+    if isa in board.isa:
+        return board
+    flags = ("-mcpu=cortex-a76+i8mm", *board.cflags[1:])
+    return replace(board, isa=(*board.isa, isa), cflags=flags, qemu_cpu="max", runners=("qemu",))
 
 
 def bracket(n: int) -> list[int]:
@@ -261,7 +273,7 @@ def _qconv_trials(row: Kernel) -> Iterator[Case]:
     """Pixels around a tile, channels around 4 and 16, depths around steps and loops of them,
     several blocks; windows that hang over; depthwise blocks of 16 and 8."""
     qconv_case = partial(quantised.qconv_case, bits=_bits(row))
-    for i, w in enumerate(bracket(4)):
+    for i, w in enumerate(bracket(row.params.get("mr", 4))):
         yield qconv_case((1, 8 * (1 + i), 1, w), bracket(4)[i], (1, 1))
         yield qconv_case((1, 32 * (1 + i), 1, w), bracket(16)[i], (1, 1))
         yield qconv_case((1, (144, 152, 160, 200, 328)[i], 1, w), bracket(16)[i], (1, 1))

@@ -1,6 +1,7 @@
 """Every kernel row against the float64 reference, on every size that could trip it, compiled and
-run on this machine; half precision and dot products on an emulator, for nothing stands in for their
-intrinsics. Of templates with many rows the quick suite takes the first two."""
+run on this machine; half precision, dot products and matrix products of int8 on an emulator, for
+nothing stands in for their intrinsics. Of templates with many rows the quick suite takes the first
+two."""
 
 from collections import Counter
 
@@ -20,11 +21,10 @@ from codegen.reference import random_inputs
 from codegen.run import Job, pick_runner
 from codegen.sources import write
 from codegen.toolchain import find_toolchain
-from tests.kernel_cases import make_graph, plan_nodes, trials
+from tests.kernel_cases import EMULATED, emulated_board, make_graph, plan_nodes, trials
 
 ROWS = list(load_kernels().values())
 _QUICK = 2  # rows of one template that the quick suite compiles; the rest are other sizes of it
-EMULATED, EMULATED_BOARD = ("fp16", "dotprod"), "raspberry-pi-5"
 # Of a layer in half precision: sums of up to 128 products are rounded after each of them.
 HALF_TOLERANCE = 5e-3
 
@@ -33,7 +33,7 @@ def _board_for(row: Kernel) -> Board:
     """Where a row can run: this machine, or an emulated core; skips where there is none."""
     if row.isa not in EMULATED:
         return load_board("local")
-    board = load_board(EMULATED_BOARD)
+    board = emulated_board(row.isa)
     try:
         find_toolchain(board)
     except CodegenError as e:

@@ -15,7 +15,7 @@ from codegen.errors import CodegenError
 from codegen.graph import Tensor
 from codegen.heuristic import default_plan
 from codegen.interpret import evaluate, interpret
-from codegen.kernels import load_kernels, refusal
+from codegen.kernels import candidates, load_kernels, refusal
 from codegen.layer import layer_of
 from codegen.ops.base import Case
 from codegen.passes.quantise import bits_of, quantise, sums_fit
@@ -37,6 +37,7 @@ from codegen.verbs.price import price
 from codegen.verbs.profile import profile
 from codegen.verbs.verify import verify
 from codegen.verify import Interface, infer
+from tests.kernel_cases import EMULATED, emulated_board, make_graph, trials
 
 MODELS = examples_dir() / "models"
 KWS = MODELS / "mlperf_kws_dscnn.onnx"
@@ -210,7 +211,7 @@ def extreme(row, x: int, w: int) -> tuple:
 
 @pytest.mark.parametrize("row", INT8, ids=lambda r: r.name)
 def test_extreme_values_are_exact(row, tmp_path):
-    board = load_board("raspberry-pi-5") if row.isa == "dotprod" else BOARD
+    board = emulated_board(row.isa) if row.isa in EMULATED else BOARD
     try:
         find_toolchain(board)
     except CodegenError as e:
@@ -218,6 +219,21 @@ def test_extreme_values_are_exact(row, tmp_path):
     if pick_runner(board) is None:
         pytest.skip(f"nothing runs code for {board.name} here")
     check_extremes(row, board, tmp_path)
+
+
+@pytest.mark.parametrize("isa", ["dotprod", "i8mm"])
+def test_instructions_are_for_boards_that_have_them(isa):
+    rows = [r for r in INT8 if r.isa == isa]
+    for row in rows:
+        layer = layer_of(*_layer(row), "nhwc")
+        assert row in candidates(layer, emulated_board(isa))
+        assert row not in candidates(layer, load_board("jetson-nano-cpu"))
+    assert len(rows) == 3
+
+
+def _layer(row):
+    graph = make_graph(trials(row)[:1], seed=0)
+    return graph, graph.nodes[0]
 
 
 def check_extremes(row, board, tmp_path):

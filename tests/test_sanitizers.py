@@ -15,12 +15,11 @@ from codegen.kernels import load_kernels
 from codegen.pipeline import finish
 from codegen.reference import random_inputs
 from codegen.resources import examples_dir
-from tests.kernel_cases import make_graph, trials
+from tests.kernel_cases import EMULATED, make_graph, trials
 from tests.library import SANITIZE, bundled, check, compiled, harness, of_trials, run_harness
 from tests.library_cases import one_trial_per_operator
 
-# Half precision and dot products are instructions that this machine does not know.
-ROWS = [r for r in load_kernels().values() if r.isa not in ("fp16", "dotprod")]
+ROWS = [r for r in load_kernels().values() if r.isa not in EMULATED]
 BUNDLED = sorted(p.stem for p in (examples_dir() / "models").glob("*.onnx"))
 # For `make test`: of each family with vector kernels the last row, which has the largest tile.
 QUICK = list({r.family: r for r in ROWS if r.isa != "c"}.values())
