@@ -1,17 +1,20 @@
 """One network on one board: calibrated on one half of the data, searched and tested on the
 other."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.samples import SOURCES, write_samples
+from benchmarks.accuracy.samples import SOURCES, write_labelled, write_samples
 from benchmarks.search.experiment import tools_for
 from codegen.accuracy.gauge import Gauge, gauge_of, judge, native
 from codegen.accuracy.metrics import parse_metrics, table_of
+from codegen.accuracy.scores import Outputs
 from codegen.board import Board
 from codegen.calibration.collect import Settings, calibrate
-from codegen.calibration.data import Data, open_data
+from codegen.calibration.data import open_data
+from codegen.calibration.record import Calibration
 from codegen.calibration.sensitivity import with_sensitivity
 from codegen.pipeline import load_graph
 from codegen.run.local import LocalRunner
@@ -21,29 +24,33 @@ from rl.request import Request
 from rl.tune import Tools, Tuned, milliseconds, tune
 
 CALIBRATED, LOSSES = 500, 12  # samples, at most
+WIDTHS = (8, 7, 4)  # of weights, in bits: those for which there are kernels
 COSINE, AGREEMENT, DROP = 0.99, 0.98, 0.005
 MANY = 2000  # labelled samples, from which on the loss of top-1 is a limit, below it agreement is
 # Plans are judged on fewer samples than they are tested on: of what they may lose they get this.
 _SHARE = 0.75
 _TIMEOUT_S = 7200.0
-_SAMPLES, _CALIBRATION = "samples.npz", "calibration.json"
+_CALIBRATION = "calibration.json"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A network, its samples, and what was found on the first half of them."""
+    """A network, its samples, those with labels where these are others, and what was found on the
+    first half."""
 
     model: Path
     samples: Path
+    labelled: Path | None
     calibration: Path
 
 
 def prepare(model: Path, folder: Path) -> Prepared:
     """The same for all boards; what is in the folder is not made again."""
-    if (folder / _CALIBRATION).exists():
-        return Prepared(model, folder / _SAMPLES, folder / _CALIBRATION)
     path = write_samples(model.stem, folder)
-    return Prepared(model, path, _calibrated(model, path, folder))
+    found = folder / _CALIBRATION
+    if not found.exists():
+        found.write_text(_calibrated(model, path).to_json())
+    return Prepared(model, path, write_labelled(model.stem, folder), found)
 
 
 def run(made: Prepared, board: Board, jobs: int, searched: int, tested: int) -> dict[str, Any]:
@@ -60,26 +67,28 @@ def run(made: Prepared, board: Board, jobs: int, searched: int, tested: int) -> 
     request = Request(made.model, board, jobs=jobs, limits=limits, calibration=made.calibration,
                       data=data, samples=searched, timeout_s=_TIMEOUT_S)  # fmt: skip
     tuned = tune(request, tools)
-    gauge = gauge_of(made.model, {}, data, tested, 0)
-    return _figures(tuned, gauge, board, tools, data)
+    gauges = [gauge_of(made.model, {}, data, tested, 0)]
+    if made.labelled and made.labelled != made.samples:
+        labelled = open_data([made.labelled], [graph.tensors[t] for t in graph.inputs], half=1)
+        gauges.append(gauge_of(made.model, {}, labelled, tested, 0))
+    return _figures(tuned, gauges, board, tools)
 
 
 def _within(least: float) -> float:
     return 1.0 - (1.0 - least) * _SHARE
 
 
-def _calibrated(model: Path, path: Path, folder: Path) -> Path:
+def _calibrated(model: Path, path: Path) -> Calibration:
     graph = load_graph(model)
     data = open_data([path], [graph.tensors[t] for t in graph.inputs], half=0)
     found = calibrate(model, graph, data, Settings(samples=CALIBRATED))
-    found = with_sensitivity(found, graph, data, LOSSES)
-    (folder / _CALIBRATION).write_text(found.to_json())
-    return folder / _CALIBRATION
+    return with_sensitivity(found, graph, data, LOSSES, widths=WIDTHS)
 
 
 def _figures(
-    tuned: Tuned, gauge: Gauge, board: Board, tools: Tools, data: Data
+    tuned: Tuned, gauges: Sequence[Gauge], board: Board, tools: Tools
 ) -> dict[str, Any]:
+    """Top-1 of the last gauge, the rest of the first."""
     sound = [f for f in tuned.finalists if not f.measured.error]
     floats = [f for f in sound if not f.plan.bits]
     plans = {
@@ -87,27 +96,31 @@ def _figures(
         "int8": next((f for f in sound if "default in int8" in f.names), None),
         "chosen": tuned.chosen,
     }
-    metrics = parse_metrics((), gauge.labels is not None)
-    outputs, rows = {}, {}
-    for name, finalist in plans.items():
-        if finalist is None:
-            continue
-        made = finalist.generated
-        here = native(made, tools.checker)
-        place = (here, LocalRunner()) if here else (board, tools.checker)
-        found = judge(made, gauge, *place, _TIMEOUT_S)
-        if isinstance(found, str):
-            raise RuntimeError(f"{name}: {found}")
-        outputs[name], rows[name] = found, _plan(finalist, tuned, board)
-    scores = table_of({"float model": gauge.floats, **outputs}, gauge, metrics)
-    for name, row in rows.items():
-        row["scores"] = scores[name]
+    plans = {name: f for name, f in plans.items() if f}
+    scores: dict[str, dict[str, Any]] = {"float model": {}, **{name: {} for name in plans}}
+    for gauge in reversed(gauges):
+        metrics = parse_metrics((), gauge.labels is not None)
+        outputs = {n: _outputs(f, gauge, board, tools) for n, f in plans.items()}
+        table = table_of({"float model": gauge.floats, **outputs}, gauge, metrics)
+        for name, found in table.items():
+            scores[name] |= found
+    rows = {n: {**_plan(f, tuned, board), "scores": scores[n]} for n, f in plans.items()}
     greedy = next((f for f in sound if "greedy" in f.names), None)
     return {
         "greedy": _plan(greedy, tuned, board) if greedy else None,
-        "samples": len(gauge), "independent": gauge.independent, "of": len(data),
+        "samples": len(gauges[0]), "independent": gauges[0].independent,
+        "labelled": sum(len(g) for g in gauges if g.labels is not None),
         "scores": scores["float model"], "plans": rows,
     }  # fmt: skip
+
+
+def _outputs(finalist: Finalist, gauge: Gauge, board: Board, tools: Tools) -> Outputs:
+    here = native(finalist.generated, tools.checker)
+    place = (here, LocalRunner()) if here else (board, tools.checker)
+    found = judge(finalist.generated, gauge, *place, _TIMEOUT_S)
+    if isinstance(found, str):
+        raise RuntimeError(f"{', '.join(finalist.names)}: {found}")
+    return found
 
 
 def _plan(finalist: Finalist, tuned: Tuned, board: Board) -> dict[str, Any]:

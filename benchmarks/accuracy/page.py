@@ -108,10 +108,11 @@ def _accuracy(rows: Mapping[str, Any]) -> str:
             scores = found["scores"]
             lines.append((
                 *key.split(), plan, str(row["samples"]), str(row["independent"]),
+                str(row.get("labelled", row["samples"])) if "top1" in scores else "",
                 *(_score(scores.get(m), p) for m, p in (
                     ("top1", True), ("top1 lost", True), ("agreement", True), ("cosine", False))),
             ))  # fmt: skip
-    head = ("network", "board", "plan", "samples", "independent", "top-1", "top-1 lost",
+    head = ("network", "board", "plan", "samples", "independent", "labelled", "top-1", "top-1 lost",
             "agreement", "cosine")  # fmt: skip
     return _table(head, lines)
 

@@ -15,8 +15,9 @@ _LEAST = 96  # pixels that the side of a patch has at least, before it is scaled
 
 @dataclass(frozen=True)
 class Source:
-    """Where a network's samples come from: labelled data of this many views of each, or patches of
-    photographs (`side` pixels), made its input by `prepare`."""
+    """Where a network's samples come from: patches of photographs (`side` pixels), made its input
+    by `prepare`, and labelled data, of which there are `views` of each, on which alone top-1 is
+    counted. Without a side these are all there are."""
 
     views: int = 0
     side: int = 0
@@ -25,9 +26,9 @@ class Source:
     @property
     def what(self) -> str:
         """For the page."""
-        if self.side:
-            return f"{_PATCHES} patches of each of 20 photographs, without labels"
-        return "labelled" + (f", {self.views} views of each photograph" if self.views > 1 else "")
+        patches = f"{_PATCHES} patches of each of 20 photographs, without labels" * bool(self.side)
+        views = f"{self.views} views of each labelled picture" if self.views > 1 else "labelled"
+        return "; ".join(filter(None, (patches, views * bool(self.views))))
 
 
 def _unit(images: np.ndarray) -> np.ndarray:
@@ -38,27 +39,31 @@ def _around_zero(images: np.ndarray) -> np.ndarray:
     return images / np.float32(127.5) - np.float32(1)
 
 
-def _centred(images: np.ndarray) -> np.ndarray:
-    return (images - np.float32(128)) / np.float32(128)
-
-
 SOURCES = {
     "mnist8": Source(1),
-    "squeezenet1_1": Source(10),
-    "efficientnet_lite0": Source(10),
-    "mlperf_ic_resnet8": Source(side=32, prepare=_centred),
+    "squeezenet1_1": Source(10, 224, data.RECIPES["squeezenet1_1"].prepare),
+    "efficientnet_lite0": Source(10, 224, data.RECIPES["efficientnet_lite0"].prepare),
+    "mlperf_ic_resnet8": Source(2, 32, data.RECIPES["mlperf_ic_resnet8"].prepare),
     "mlperf_vww_mbv1_025": Source(side=96, prepare=_unit),
     "dog_mobilenetv2_160": Source(side=160, prepare=_around_zero),
 }
 
 
 def write_samples(name: str, folder: Path) -> Path:
-    """A .npz of inputs, labels where there are any, and the photograph of each as its group."""
+    """A .npz of inputs, and the photograph of each as its group."""
     source, path = SOURCES[name], folder / "samples.npz"
-    if source.side:
-        x, group = _patches(source.side)
-        np.savez(path, x=source.prepare(x), group=group)
-        return path
+    if not source.side:
+        return write_labelled(name, folder)
+    x, group = _patches(source.side)
+    np.savez(path, x=np.asarray(source.prepare(x), np.float32), group=group)
+    return path
+
+
+def write_labelled(name: str, folder: Path) -> Path | None:
+    """The same with labels; None where there are none."""
+    source, path = SOURCES[name], folder / "labelled.npz"
+    if not source.views:
+        return None
     x, y = data.load(name, source.views)
     np.savez(path, x=x, y=y, group=np.arange(len(y)) // source.views)
     return path

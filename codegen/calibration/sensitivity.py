@@ -40,13 +40,14 @@ def with_sensitivity(
     data: Data,
     count: int,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    widths: Iterable[int] = WIDTHS,
 ) -> Calibration:
     """The calibration of this graph with the losses of its layers, over `count` samples drawn from
-    the data that it was made of."""
+    the data that it was made of, with weights of so many bits."""
     batches = data.batches(data.choose(count, calibration.data.seed))
     samples = [b.inputs for b in batches]
     losses = sensitivities(
-        graph, calibration.spans, samples, WIDTHS, progress, calibration.means
+        graph, calibration.spans, samples, widths, progress, calibration.means
     )
     return replace(calibration, sensitivity=losses)
 
