@@ -117,8 +117,8 @@ def computed_graph(
     chosen = dtype or (DType.I8.value if calibration else own_dtype(imported))
     check_dtype(chosen, board, where if dtype else str(model))
     known = _ranges(calibration, chosen, model_hash(model, shapes), where)
-    spans, means = (known.spans, known.means) if known else ({}, {})
-    return compute_in(imported, chosen, board, optimise, spans, bits, means), chosen
+    ranged = (known.spans, bits, known.corrections) if known else ()
+    return compute_in(imported, chosen, board, optimise, *ranged), chosen
 
 
 def _ranges(path: Path | None, dtype: str, sha: str, where: str) -> Calibration | None:

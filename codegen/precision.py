@@ -1,10 +1,11 @@
 """The element type in which a network is computed: float32, float16 where a board and its kernels
 can, or int8 where ranges of its tensors are known."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from codegen.board import Board
+from codegen.calibration.corrections import NONE, Corrections
 from codegen.errors import CodegenError
 from codegen.graph import Graph, Node
 from codegen.kernels import candidates
@@ -43,14 +44,14 @@ def check_dtype(dtype: str, board: Board, where: str) -> None:
 def compute_in(
     graph: Graph, dtype: str, board: Board, optimise: Callable[[Graph], Graph],
     spans: Mapping[str, Span] | None = None, bits: Mapping[str, int] | None = None,
-    means: Mapping[str, Sequence[float]] | None = None,
+    corrections: Corrections = NONE,
 ) -> Graph:  # fmt: skip
     """The optimised graph, computed in `dtype`; inputs and outputs keep the types of the file.
-    `spans`, for int8: the ranges of tensors; `bits` and `means`: as in passes/quantise.py."""
+    `spans`, for int8: the ranges of tensors; `bits` and `corrections`: as in passes/quantise.py."""
     if dtype == DType.F32.value and not has_half(graph):
         return optimise(graph)
     if dtype == DType.I8.value:
-        return quantise(optimise(widen(graph)), spans or {}, int8_rows(board), bits, means)
+        return quantise(optimise(widen(graph)), spans or {}, int8_rows(board), bits, corrections)
     ports = {
         t: DType.F16 for t in (*graph.inputs, *graph.outputs)
         if graph.tensors[t].dtype == DType.F16

@@ -103,7 +103,7 @@ def codes_of(graph: Graph, board: Board, calibration: Calibration) -> Codes:
     spans, able = calibration.spans, int8_rows(board)
 
     def made(bits: Mapping[str, int]) -> Graph:
-        return quantise(graph, spans, able, bits, calibration.means)
+        return quantise(graph, spans, able, bits, calibration.corrections)
 
     variants: dict[str, list[Variant]] = {}
     floats = {n.name: n for n in graph.nodes if graph.tensors[n.outputs[0]].dtype == DType.F32}

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from codegen.board import load_board
 from codegen.build import compile_library
 from codegen.builder import Builder
+from codegen.calibration.corrections import Corrections
 from codegen.compare import difference
 from codegen.errors import CodegenError
 from codegen.graph import Tensor
@@ -111,7 +112,7 @@ def test_biases_make_up_for_rounded_weights(op):
     spans = {"x": (0.0, 2.0), graph.outputs[0]: (-60.0, 60.0)}
     means = {"x": np.mean([s["x"] for s in samples], axis=(0, 1, 3, 4)[: len(shape)])}
     bits, errors = {graph.nodes[0].name: 4}, []
-    for known in (None, means):
+    for known in (Corrections(), Corrections(means)):
         made = quantise(graph, spans, int8_rows(BOARD), bits, known)
         off = [interpret(made, s)["y"] - interpret(graph, s)["y"] for s in samples]
         errors.append(np.abs(np.mean(off, axis=(0, 1, 3, 4)[: len(shape)])).max())

@@ -39,7 +39,7 @@ def _whole(made: Prepared, board: Board, method: str, bits: int) -> Generated:
     known = replace(read_calibration(made.calibration), method=method)
     floats = load_graph(made.model)
     graph = quantise(floats, known.spans, int8_rows(board), {n.name: bits for n in floats.nodes},
-                     known.means)  # fmt: skip
+                     known.corrections)  # fmt: skip
     plan = default_plan(graph, board, model_hash(made.model))
     return finish(graph, replace(plan, dtype=DType.I8.value), board, made.model.name)
 

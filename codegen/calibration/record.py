@@ -10,16 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from codegen.calibration.corrections import Corrections, unpack
 from codegen.errors import CodegenError
 from codegen.types import WIDTHS
 
 SCHEMA = 1
+_WIDTHS = {str(bits): bits for bits in WIDTHS}
 METHODS = ("minmax", "percentile", "mse", "entropy")
 _KEYS = {
     "schema": int, "model_sha256": str, "method": str, "percentile": (int, float), "data": dict,
     "tensors": dict, "means": dict, "not_calibrated": dict, "sensitivity": dict,
+    "rounding": dict,
 }  # fmt: skip
-_OPTIONAL = ("means", "not_calibrated", "sensitivity")
+_OPTIONAL = ("means", "not_calibrated", "sensitivity", "rounding")
 _DATA = {
     "files": list, "samples": int, "seed": int, "half": (int, type(None)), "preprocess": str,
     "sha256": str,
@@ -62,6 +65,8 @@ class Calibration:
     bits, what the outputs lose where it alone is in int8 (codegen/calibration/sensitivity.py);
     empty where that was not measured. `means` has the mean of each channel of the tensors that
     convolutions and dense layers read, by which biases are corrected; none in files of old.
+    `rounding` has, per layer and width, which weights are not rounded to the nearest code
+    (codegen/calibration/rounding.py); empty where that was not asked for.
     """
 
     model_sha256: str
@@ -72,6 +77,7 @@ class Calibration:
     not_calibrated: Mapping[str, str] = field(default_factory=dict)
     sensitivity: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     means: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    rounding: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     def range_of(self, tensor: str, method: str = "") -> Range:
         """The range of a tensor by `method`, or by the chosen one. KeyError where it has none."""
@@ -82,6 +88,11 @@ class Calibration:
         """(low, high) of each tensor by the chosen method."""
         return {t: (self.range_of(t).low, self.range_of(t).high) for t in self.tensors}
 
+    @property
+    def corrections(self) -> Corrections:
+        """Of weights."""
+        return Corrections(self.means, self.rounding)
+
     def to_json(self) -> str:
         """The file: one line per tensor, so that two calibrations can be compared with diff."""
         head = {
@@ -91,22 +102,25 @@ class Calibration:
             "percentile": self.percentile,
             "data": {**asdict(self.data), "files": list(self.data.files)},
         }
-        lines = [f"  {json.dumps(k)}: {json.dumps(v)}," for k, v in head.items()]
         rows = {
             name: {method: [r.low, r.high] for method, r in ranges.items()}
             for name, ranges in self.tensors.items()
         }
-        losses = {n: {str(b): v for b, v in at.items()} for n, at in self.sensitivity.items()}
-        lines += _block("tensors", rows, ",")
-        lines += _block("means", {n: list(at) for n, at in self.means.items()}, ",")
-        lines += _block("not_calibrated", self.not_calibrated, "," if losses else "")
-        lines += _block("sensitivity", losses, "") if losses else []
-        return "{\n" + "\n".join(lines) + "\n}\n"
+        blocks = {
+            "tensors": rows,
+            "means": {n: list(at) for n, at in self.means.items()},
+            "not_calibrated": self.not_calibrated,
+        }
+        measured = {"sensitivity": self.sensitivity, "rounding": self.rounding}
+        blocks |= {key: entries for key, entries in measured.items() if entries}
+        lines = [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in head.items()]
+        lines += [_block(key, entries) for key, entries in blocks.items()]
+        return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def _block(key: str, entries: Mapping[str, Any], end: str) -> list[str]:
+def _block(key: str, entries: Mapping[str, Any]) -> str:
     rows = [f"    {json.dumps(k)}: {json.dumps(v)}" for k, v in entries.items()]
-    return [f"  {json.dumps(key)}: {{", *([",\n".join(rows)] if rows else []), f"  }}{end}"]
+    return "\n".join([f"  {json.dumps(key)}: {{", *([",\n".join(rows)] if rows else []), "  }"])
 
 
 def _float32(value: float) -> float:
@@ -150,6 +164,7 @@ def calibration_of_dict(raw: Any, where: str) -> Calibration:
         {k: str(v) for k, v in raw.get("not_calibrated", {}).items()},
         {n: _losses(where, n, entry) for n, entry in raw.get("sensitivity", {}).items()},
         {n: _means(where, n, entry) for n, entry in raw.get("means", {}).items()},
+        {n: _rounding(where, n, entry) for n, entry in raw.get("rounding", {}).items()},
     )
 
 
@@ -206,10 +221,8 @@ def _means(where: str, name: str, entry: Any) -> tuple[float, ...]:
 
 
 def _losses(where: str, name: str, entry: Any) -> dict[int, float]:
-    widths = {str(bits): bits for bits in WIDTHS}
-
     def fits(width: str, loss: Any) -> bool:
-        return width in widths and type(loss) in (int, float) and 0 <= loss < math.inf
+        return width in _WIDTHS and type(loss) in (int, float) and 0 <= loss < math.inf
 
     if not isinstance(entry, dict) or not all(fits(w, v) for w, v in entry.items()):
         raise CodegenError(
@@ -217,7 +230,23 @@ def _losses(where: str, name: str, entry: Any) -> dict[int, float]:
             f"a loss of 0 or more for widths of {WIDTHS[-1]} to {WIDTHS[0]} bits",
             "calibrate again",
         )  # fmt: skip
-    return {widths[w]: float(v) for w, v in entry.items()}
+    return {_WIDTHS[w]: float(v) for w, v in entry.items()}
+
+
+def _rounding(where: str, name: str, entry: Any) -> dict[int, str]:
+    def fits(width: str, packed: Any) -> bool:
+        try:
+            return width in _WIDTHS and isinstance(packed, str) and unpack(packed) is not None
+        except ValueError:
+            return False
+
+    if not isinstance(entry, dict) or not all(fits(w, v) for w, v in entry.items()):
+        raise CodegenError(
+            where, f"rounding of node {name!r} is broken",
+            f"packed differences for widths of {WIDTHS[-1]} to {WIDTHS[0]} bits",
+            "calibrate again",
+        )  # fmt: skip
+    return {_WIDTHS[w]: v for w, v in entry.items()}
 
 
 def check_method(method: str, where: str) -> None:

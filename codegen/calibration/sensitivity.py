@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from codegen.calibration.corrections import NONE, Corrections
 from codegen.calibration.data import Data
 from codegen.calibration.record import Calibration
 from codegen.graph import Graph, Node
@@ -47,7 +48,7 @@ def with_sensitivity(
     batches = data.batches(data.choose(count, calibration.data.seed))
     samples = [b.inputs for b in batches]
     losses = sensitivities(
-        graph, calibration.spans, samples, widths, progress, calibration.means
+        graph, calibration.spans, samples, widths, progress, calibration.corrections
     )
     return replace(calibration, sensitivity=losses)
 
@@ -58,7 +59,7 @@ def sensitivities(
     samples: Sequence[Inputs],
     widths: Iterable[int],
     progress: Callable[[int, int], None] = lambda done, of: None,
-    means: Mapping[str, Sequence[float]] | None = None,
+    corrections: Corrections = NONE,
 ) -> Losses:
     """Per layer that can be in int8 and does more than move codes, and width of its weights in bits
     (8 where it has none): the energy of the error of the float outputs in relation to their own,
@@ -66,7 +67,7 @@ def sensitivities(
     variants = [
         v for node in graph.nodes if node.op in (*PRODUCTS, *FORMS)
         for bits in (widths if node.op in PRODUCTS else (BITS,))
-        if (v := _variant(graph, spans, node.name, bits, means))
+        if (v := _variant(graph, spans, node.name, bits, corrections))
     ]  # fmt: skip
     sums = dict.fromkeys(((v.name, v.bits) for v in variants), 0.0)
     for k, inputs in enumerate(samples):
@@ -82,10 +83,10 @@ def sensitivities(
 
 def _variant(
     graph: Graph, spans: Mapping[str, Span], name: str, bits: int,
-    means: Mapping[str, Sequence[float]] | None,
+    corrections: Corrections,
 ) -> _Variant | None:  # fmt: skip
     """None where the node stays float."""
-    made = quantise(graph, spans, lambda _graph, _node: True, {name: bits}, means)
+    made = quantise(graph, spans, lambda _graph, _node: True, {name: bits}, corrections)
     old = {id(n) for n in graph.nodes}
     changed: set[str] = set()
     again = []

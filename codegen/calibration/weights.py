@@ -16,18 +16,18 @@ def quantise_per_channel(w: np.ndarray, bits: int = 8) -> tuple[np.ndarray, np.n
     lie in [-(2^(bits-1) - 1), 2^(bits-1) - 1]; a channel of zeros has scale 1.
     Without -128, two products of a weight and an int8 fit in 16 bits."""
     largest = np.abs(w.reshape(w.shape[0], -1)).max(1, initial=0.0)
-    scales = np.maximum(largest / _top(bits), _LEAST_SCALE).astype(np.float32)
+    scales = np.maximum(largest / largest_code(bits), _LEAST_SCALE).astype(np.float32)
     scales = np.where(largest > 0, scales, np.float32(1))
     return _nearest(w / _per_output(scales, w), bits), scales
 
 
-def _top(bits: int) -> int:
-    """The largest value."""
+def largest_code(bits: int) -> int:
+    """Of weights of so many bits; the least is its negative."""
     return 2 ** (bits - 1) - 1
 
 
 def _nearest(q: np.ndarray, bits: int) -> np.ndarray:
-    return np.clip(np.rint(q), -_top(bits), _top(bits)).astype(np.int8)
+    return np.clip(np.rint(q), -largest_code(bits), largest_code(bits)).astype(np.int8)
 
 
 def _per_output(values: np.ndarray, w: np.ndarray) -> np.ndarray:

@@ -8,11 +8,12 @@ Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-On
 (arXiv:1712.05877).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
+from codegen.calibration.corrections import NONE, Corrections
 from codegen.calibration.weights import bias_correction, quantise_per_channel
 from codegen.graph import Graph, Node
 from codegen.ops import OPS
@@ -26,6 +27,7 @@ from codegen.passes.scales import (
     LOWEST,
     MOVES,
     Scale,
+    Scales,
     Span,
     moved_values,
     scales_of,
@@ -42,7 +44,7 @@ PRODUCTS = {"Conv": "QConv", "Dense": "QDense"}
 
 def quantise(graph: Graph, spans: Mapping[str, Span], able: Able,
              bits: Mapping[str, int] | None = None,
-             means: Mapping[str, Sequence[float]] | None = None) -> Graph:  # fmt: skip
+             corrections: Corrections = NONE) -> Graph:  # fmt: skip
     """The optimised graph with int8 wherever `able(graph, node in int8)` says that a kernel
     computes it and `spans` has what it reads and writes. Inputs and outputs of the network stay
     what they are.
@@ -51,9 +53,10 @@ def quantise(graph: Graph, spans: Mapping[str, Span], able: Able,
     that cannot be are not. None: all products that can be, with weights of 8 bits, and what moves
     nothing but codes.
 
-    `means`: of each channel of what products read; where there is one, the product's bias makes up
-    for what its rounded weights change in the mean (calibration/weights.py: bias_correction)."""
-    run = _Quantising(graph, spans, able, bits, means or {})
+    `corrections`: which weights are not rounded to the nearest code, and the mean of each channel
+    of what products read; where there is one, the product's bias makes up for what its rounded
+    weights change in the mean (calibration/weights.py: bias_correction)."""
+    run = _Quantising(graph, spans, able, bits, corrections)
     for node in graph.nodes:
         run.node(node)
     run.outputs()
@@ -65,8 +68,8 @@ class _Quantising:
     """The graph so far, and under which names its tensors are there as codes and as reals."""
 
     def __init__(self, graph: Graph, spans: Mapping[str, Span], able: Able,
-                 bits: Mapping[str, int] | None, means: Mapping[str, Sequence[float]]):  # fmt: skip
-        self.graph, self.able, self.bits, self.means = graph, able, bits, means
+                 bits: Mapping[str, int] | None, corrections: Corrections):  # fmt: skip
+        self.graph, self.able, self.bits, self.corrections = graph, able, bits, corrections
         self.edit = Edit(graph)
         self.nodes: list[Node] = []
         self.scales = scales_of(graph, spans)
@@ -74,8 +77,7 @@ class _Quantising:
         self.reals = {*graph.inputs, *graph.constants}
 
     def node(self, node: Node) -> None:
-        product = node.op in PRODUCTS and self.product(node)
-        if not (product or self.move(node) or self.form(node)):
+        if not (self.product(node) or self.move(node) or self.form(node)):
             self.nodes += [*self.read(node), node]
             self.reals |= set(node.outputs)
 
@@ -120,17 +122,10 @@ class _Quantising:
 
     def product(self, node: Node) -> bool:
         """A convolution or matrix product in integers, if that can be."""
-        x, w, *bias = node.inputs
-        read = [t for t in (x, node.residual) if t]
-        if (
-            not self.chosen(node)
-            or any(t not in self.graph.constants for t in node.inputs[1:] if t)
-            or any(t not in self.scales for t in (*read, *node.outputs))
-            or self.graph.tensors[x].dtype != DType.F32
-            or (node.activation and node.activation.slope)
-        ):
+        if not (self.chosen(node) and is_product(self.graph, node, self.scales)):
             return False
-        constants, activation = self.constants(node, w, bias[0] if bias else "")
+        x, w = node.inputs[:2]
+        constants, activation = self.constants(node)
         attrs = {**node.attrs, "bits": (self.bits or {}).get(node.name, BITS)}
         attrs.pop("nonzero", None)  # of the floats
         asked = replace(node, op=PRODUCTS[node.op], activation=activation, attrs=attrs)
@@ -144,17 +139,15 @@ class _Quantising:
         self.nodes.append(replace(asked, inputs=inputs, residual=residual, outputs=(out,)))
         return True
 
-    def constants(self, node: Node, w: str, bias: str) -> tuple[dict[str, np.ndarray], object]:
+    def constants(self, node: Node) -> tuple[dict[str, np.ndarray], object]:
         """Weights, biases, scales, zero points and factors of a product, and the activation that
         remains: bounds become those of the codes."""
-        weights = self.graph.constants[w]
-        dense = node.op == "Dense"  # [k][n]
-        real = self.graph.constants[bias].astype(np.float64) if bias else None
         x = self.scales[node.inputs[0]]
         width = (self.bits or {}).get(node.name, BITS)
-        weights = weights.T if dense else weights
-        codes, by = _weights(weights, real, x, width)
-        if (mean := self.means.get(node.inputs[0])) is not None:
+        weights, real = operands(self.graph, node)
+        codes, by = weight_codes(weights, real, x, width)
+        codes = self.corrections.rounded(node.name, width, codes)
+        if (mean := self.corrections.means.get(node.inputs[0])) is not None:
             rounded = codes * by.astype(np.float64).reshape(-1, *(1,) * (codes.ndim - 1))
             change = bias_correction(weights, rounded, mean, node.attrs.get("group", 1))
             real = change if real is None else np.broadcast_to(real, change.shape) + change
@@ -162,7 +155,7 @@ class _Quantising:
         if activation and activation.op in BOUNDS:
             bounds, activation = activation.args or (0.0, np.inf), None
         made = product_constants(
-            codes.T if dense else codes,
+            codes.T if node.op == "Dense" else codes,
             by,
             real,
             x,
@@ -212,11 +205,32 @@ class _Quantising:
             self.nodes += self.real(name)
 
 
-def _weights(
+def is_product(graph: Graph, node: Node, scales: Scales) -> bool:
+    """Can it be a product of integers, if a kernel computes that?"""
+    if node.op not in PRODUCTS:
+        return False
+    read = [t for t in (node.inputs[0], node.residual) if t]
+    return (
+        all(t in graph.constants for t in node.inputs[1:] if t)
+        and all(t in scales for t in (*read, *node.outputs))
+        and graph.tensors[node.inputs[0]].dtype == DType.F32
+        and not (node.activation and node.activation.slope)
+    )
+
+
+def operands(graph: Graph, node: Node) -> tuple[np.ndarray, np.ndarray | None]:
+    """The weights of a product, output channels first, and its bias, if it has one."""
+    _, w, bias = (*node.inputs, "")[:3]
+    weights = graph.constants[w]
+    real = graph.constants[bias].astype(np.float64) if bias else None
+    return (weights.T if node.op == "Dense" else weights), real
+
+
+def weight_codes(
     w: np.ndarray, bias: np.ndarray | None, x: Scale, bits: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of so many bits, channels first, and scales. Where a channel's weights are so small
-    beside its bias that sums cannot take this at their scale, they get a coarser one."""
+    """The nearest codes of so many bits, channels first, and scales. Where a channel's weights are
+    so small beside its bias that sums cannot take this at their scale, they get a coarser one."""
     codes, by = quantise_per_channel(w, bits)
     if bias is None:
         return codes, by
