@@ -5,6 +5,7 @@ import pytest
 
 from codegen.calibration.weights import (
     bias_correction,
+    curvature_of,
     equalise,
     equalise_depthwise,
     quantise_per_channel,
@@ -141,7 +142,7 @@ def test_rounding_with_the_error_passed_on_beats_the_nearest(bits, rng):
     train, test = (relu(mix @ rng.standard_normal((36, n))) for n in (400, 400))
     w = rng.standard_normal((10, 4, 3, 3)).astype(np.float32)
     nearest, scales = quantise_per_channel(w, bits)
-    rounded = round_weights(w, scales, train, bits)
+    rounded = round_weights(w, scales, curvature_of(train), bits)
     top = 2 ** (bits - 1) - 1
     assert rounded.shape == w.shape
     assert rounded.dtype == np.int8
@@ -154,16 +155,24 @@ def test_rounding_with_the_error_passed_on_beats_the_nearest(bits, rng):
     assert error(rounded, test).mean() < 0.7 * error(nearest, test).mean()
 
 
+def test_groups_round_each_by_itself(rng):
+    w, x = rng.standard_normal((6, 2, 3, 3)).astype(np.float32), rng.random((3, 18, 50))
+    _, scales = quantise_per_channel(w, 4)
+    parts = [round_weights(w[i : i + 2], scales[i : i + 2], curvature_of(x[i // 2]), 4)
+             for i in (0, 2, 4)]  # fmt: skip
+    assert np.array_equal(round_weights(w, scales, curvature_of(x), 4), np.concatenate(parts))
+
+
 def test_rounding_without_information_is_to_the_nearest(rng):
     w = rng.standard_normal((3, 8)).astype(np.float32)
     nearest, scales = quantise_per_channel(w)
-    assert np.array_equal(round_weights(w, scales, np.zeros((8, 5))), nearest)
-    assert np.array_equal(round_weights(w, scales, np.eye(8)), nearest)
+    assert np.array_equal(round_weights(w, scales, curvature_of(np.zeros((8, 5)))), nearest)
+    assert np.array_equal(round_weights(w, scales, curvature_of(np.eye(8))), nearest)
 
 
 def test_blocks_of_columns_round_as_one_column_at_a_time(monkeypatch, rng):
     w, x = rng.standard_normal((5, 100)).astype(np.float32), rng.random((100, 300))
     _, scales = quantise_per_channel(w, 4)
-    blocked = round_weights(w, scales, x, 4)
+    blocked = round_weights(w, scales, curvature_of(x), 4)
     monkeypatch.setattr("codegen.calibration.weights._BLOCK", 1)
-    assert np.array_equal(round_weights(w, scales, x, 4), blocked)
+    assert np.array_equal(round_weights(w, scales, curvature_of(x), 4), blocked)

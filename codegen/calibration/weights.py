@@ -4,6 +4,8 @@ Weights are as ONNX has them: of a convolution [M, C / groups, kh, kw], of a den
 the first axis is the output channel.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 _DAMPING = 0.01  # of the mean diagonal of the Hessian, as in GPTQ
@@ -97,12 +99,37 @@ def bias_correction(
     return np.einsum("gmc,gc->gm", error, means).reshape(-1)
 
 
+@dataclass(frozen=True)
+class Curvature:
+    """How the squared error of outputs grows with that of weights, per group of a convolution:
+    `hessian` [groups, K, K] with the K inputs of an output in `order` [groups, K], the largest
+    diagonal first, and `passing` [groups, K, K], upper triangular, by which the error of one input
+    is passed on to those after it."""
+
+    order: np.ndarray
+    hessian: np.ndarray
+    passing: np.ndarray
+
+
+def curvature_of(inputs: np.ndarray) -> Curvature:
+    """Of `inputs` [K, N] or [groups, K, N]: N columns of what one output sees. H = X X^T, and the
+    Cholesky factor of its inverse, which all rows of weights and widths share (GPTQ)."""
+    x = np.asarray(inputs, np.float64)
+    x = x.reshape(-1, *x.shape[-2:])
+    order = np.argsort(-np.square(x).sum(-1), axis=-1, kind="stable")
+    x = np.take_along_axis(x, order[..., None], 1)
+    hessian = x @ x.transpose(0, 2, 1)
+    damping = _DAMPING * np.trace(hessian, axis1=1, axis2=2) / hessian.shape[1]
+    damping = np.where(damping > 0, damping, 1.0)[:, None, None]
+    inverse = np.linalg.inv(hessian + damping * np.eye(hessian.shape[1]))
+    return Curvature(order, hessian, np.linalg.cholesky(inverse).transpose(0, 2, 1))
+
+
 def round_weights(
-    w: np.ndarray, scale: np.ndarray, inputs: np.ndarray, bits: int = 8
+    w: np.ndarray, scale: np.ndarray, curvature: Curvature, bits: int = 8
 ) -> np.ndarray:
     """Integers of w's shape whose outputs are closer to w's than those of the nearest integers are,
-    in the mean square over `inputs` [K, N]: N columns of what one output sees (patches; K is the
-    size of w[0]). `scale` [M] or one.
+    in the mean square over the inputs that `curvature` is of. `scale` [M] or one.
 
     GPTQ (Frantar et al. 2022, arXiv:2210.17323), which is optimal brain quantisation
     (arXiv:2208.11580) in one order for all rows: column after column is rounded, and the error is
@@ -111,32 +138,32 @@ def round_weights(
     """
     rows = w.reshape(w.shape[0], -1).astype(np.float64)
     rows = rows / np.broadcast_to(np.asarray(scale, np.float64).reshape(-1), w.shape[0])[:, None]
-    hessian = np.asarray(inputs, np.float64) @ np.asarray(inputs, np.float64).T
-    order = np.argsort(-np.diag(hessian), kind="stable")
-    passed_on = np.empty(rows.shape, np.int8)
-    passed_on[:, order] = _in_turn(rows[:, order], hessian[np.ix_(order, order)], bits)
-    nearest = _nearest(rows, bits)
+    order = curvature.order[:, None]
+    rows = np.take_along_axis(rows.reshape(len(order), -1, rows.shape[1]), order, -1)
+    passed_on, nearest = _in_turn(rows, curvature.passing, bits), _nearest(rows, bits)
+    hessian = curvature.hessian
     better = _error(passed_on - rows, hessian) < _error(nearest - rows, hessian)
-    return np.where(better[:, None], passed_on, nearest).reshape(w.shape)
-
-
-def _in_turn(rows: np.ndarray, hessian: np.ndarray, bits: int) -> np.ndarray:
-    damping = _DAMPING * np.diag(hessian).mean() or 1.0
-    inverse = np.linalg.inv(hessian + damping * np.eye(len(hessian)))
-    upper = np.linalg.cholesky(inverse).T
-    left = rows.copy()
     out = np.empty(rows.shape, np.int8)
-    for start in range(0, rows.shape[1], _BLOCK):
-        end = min(start + _BLOCK, rows.shape[1])
-        errors = np.empty((len(rows), end - start))
+    np.put_along_axis(out, order, np.where(better[..., None], passed_on, nearest), -1)
+    return out.reshape(w.shape)
+
+
+def _in_turn(rows: np.ndarray, passing: np.ndarray, bits: int) -> np.ndarray:
+    """[groups, M / groups, K], the last dimension one after the other."""
+    left, size = rows.copy(), rows.shape[-1]
+    out = np.empty(rows.shape, np.int8)
+    for start in range(0, size, _BLOCK):
+        end = min(start + _BLOCK, size)
+        errors = np.empty((*rows.shape[:2], end - start))
         for k in range(start, end):
-            out[:, k] = _nearest(left[:, k], bits)
-            errors[:, k - start] = (left[:, k] - out[:, k]) / upper[k, k]
-            left[:, k + 1 : end] -= np.outer(errors[:, k - start], upper[k, k + 1 : end])
-        left[:, end:] -= errors @ upper[start:end, end:]
+            out[..., k] = _nearest(left[..., k], bits)
+            error = (left[..., k] - out[..., k]) / passing[:, k, k, None]
+            left[..., k + 1 : end] -= error[..., None] * passing[:, None, k, k + 1 : end]
+            errors[..., k - start] = error
+        left[..., end:] -= errors @ passing[:, start:end, end:]
     return out
 
 
 def _error(difference: np.ndarray, hessian: np.ndarray) -> np.ndarray:
     """Squared output error of each row."""
-    return np.einsum("mk,mk->m", difference @ hessian, difference)
+    return np.einsum("gmk,gmk->gm", difference @ hessian, difference)
