@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from codegen.calibration.corrections import pack
 from codegen.calibration.histogram import HALF, Histogram
 from codegen.calibration.methods import (
     all_ranges,
@@ -170,12 +171,15 @@ def test_every_range_contains_zero_and_no_more_than_was_seen(rng):
 
 # --- the file ---
 
+PACKED = pack(np.array([0, -1, 1, 7]))
+
 
 def a_calibration():
     ranges = {m: Range.around(-0.1 * (i + 1), 1 / 3) for i, m in enumerate(METHODS)}
     data = DataRecord(("a.npz",), 9, 0, None, "scale=1/255", "ab" * 32)
     tensors, means = {"x": ranges, 'y"/1': ranges}, {"x": (0.5, -1.25)}
-    return Calibration("cd" * 32, "mse", 99.99, data, tensors, {"z": "NaN"}, {}, means)
+    return Calibration("cd" * 32, "mse", 99.99, data, tensors, {"z": "NaN"}, {}, means,
+                       {"n": {4: PACKED, 7: pack(np.zeros(0))}})  # fmt: skip
 
 
 def test_file_is_read_as_it_was_written(tmp_path):
@@ -220,6 +224,12 @@ def _with(**changes):
     (_with(sensitivity={"n": {"8": -0.1}}), "sensitivity of node 'n'"),
     (_with(means={"x": [0.5, float("nan")]}), "means of tensor 'x'"),
     (_with(means={"x": 0.5}), "means of tensor 'x'"),
+    (_with(rounding=[]), "rounding is"),
+    (_with(rounding={"n": 5}), "rounding of node 'n' is broken"),
+    (_with(rounding={"n": {"9": PACKED}}), "rounding of node 'n' is broken"),
+    (_with(rounding={"n": {"4": 5}}), "rounding of node 'n' is broken"),
+    (_with(rounding={"n": {"4": "\u00fc" + PACKED}}), "rounding of node 'n' is broken"),
+    (_with(rounding={"n": {"4": PACKED[:-8]}}), "rounding of node 'n' is broken"),
     (_with(data={"samples": 1}), "no key 'data.files'"),
     (_with(tensors={"x": {"minmax": [0, 1]}}), "entry of tensor 'x'"),
     (_with(tensors={"x": dict.fromkeys(METHODS, [1, 2])}), "low <= 0 <= high"),

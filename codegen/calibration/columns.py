@@ -93,4 +93,5 @@ def _drawn(
         ((0, 0), (0, 0), (d["pt"], d["pb"]), (d["pl"], d["pr"])),
     )
     windows = padded[image, :, y, x_at]  # columns, kh, kw, c
-    return windows.transpose(3, 1, 2, 0).reshape(d["groups"], -1, len(at))
+    rows = windows.transpose(3, 1, 2, 0)
+    return rows.reshape(d["groups"], rows_of(graph, node), len(at))

@@ -234,19 +234,16 @@ def _losses(where: str, name: str, entry: Any) -> dict[int, float]:
 
 
 def _rounding(where: str, name: str, entry: Any) -> dict[int, str]:
-    def fits(width: str, packed: Any) -> bool:
-        try:
-            return width in _WIDTHS and isinstance(packed, str) and unpack(packed) is not None
-        except ValueError:
-            return False
-
-    if not isinstance(entry, dict) or not all(fits(w, v) for w, v in entry.items()):
+    try:
+        for packed in entry.values():
+            unpack(packed)
+        return {_WIDTHS[w]: packed for w, packed in entry.items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise CodegenError(
             where, f"rounding of node {name!r} is broken",
             f"packed differences for widths of {WIDTHS[-1]} to {WIDTHS[0]} bits",
             "calibrate again",
-        )  # fmt: skip
-    return {_WIDTHS[w]: v for w, v in entry.items()}
+        ) from None  # fmt: skip
 
 
 def check_method(method: str, where: str) -> None:

@@ -8,6 +8,7 @@ from codegen.calibration.collect import FEW, Settings, check_settings
 from codegen.calibration.collect import calibrate as run
 from codegen.calibration.data import open_data
 from codegen.calibration.record import METHODS, Calibration
+from codegen.calibration.rounding import Gains, with_rounding
 from codegen.calibration.sensitivity import with_sensitivity
 from codegen.errors import CodegenError
 from codegen.models.fetch import write_atomically
@@ -69,6 +70,12 @@ from codegen.verbs.progress import counted
     "same `group` in a .npz are in the same half.",
 )
 @click.option(
+    "--round-weights",
+    is_flag=True,
+    help="Also round weights of fewer than 8 bits, not to the nearest, but so that what each layer "
+    "computes over the samples changes least (GPTQ); builds, searches and --sensitivity take that.",
+)
+@click.option(
     "--sensitivity",
     type=click.IntRange(0),
     default=0,
@@ -95,6 +102,7 @@ def calibrate(
     samples: int,
     seed: int,
     half: int | None,
+    round_weights: bool,
     sensitivity: int,
     shapes: tuple[str, ...],
     out: Path,
@@ -114,6 +122,10 @@ def calibrate(
     data = open_data(paths, [graph.tensors[t] for t in graph.inputs], preprocess, half)
     with counted(quiet, "calibrating") as progress:
         found = run(model, graph, data, settings, pinned, progress)
+    gains: Gains = {}
+    if round_weights:
+        with counted(quiet, "rounding weights") as progress:
+            found, gains = with_rounding(found, model, graph, data, pinned, progress)
     if sensitivity:
         with counted(quiet, "layers one by one") as progress:
             found = with_sensitivity(found, graph, data, sensitivity, progress)
@@ -131,10 +143,12 @@ def calibrate(
         return 0
     if verbose:
         print_rows(_rows(found))
+        print_rows(_gained(gains))
         print_rows(_losses(found))
+    rounded = f", weights of {len(found.rounding)} layer(s) rounded" if round_weights else ""
     show.print(
         f"{model.name}: {len(found.tensors)} tensors over {found.data.samples} sample(s), "
-        f"method {method}, in {out}", markup=False,
+        f"method {method}{rounded}, in {out}", markup=False,
     )  # fmt: skip
     return 0
 
@@ -147,6 +161,14 @@ def _write(out: Path, text: str) -> None:
             "--out", f"{out} cannot be written ({e.strerror})", "a file in a writable folder",
             "choose another",
         ) from None  # fmt: skip
+
+
+def _gained(gains: Gains) -> list[dict[str, str]]:
+    """What rounding to the nearest costs a layer's outputs, and what the chosen one does."""
+    return [
+        {"layer": name, **{f"{b} bits": f"{a:.2e} -> {z:.2e}" for b, (a, z) in at.items()}}
+        for name, at in gains.items()
+    ]
 
 
 def _losses(found: Calibration) -> list[dict[str, str]]:
