@@ -202,6 +202,9 @@ def test_codes_stay_within_their_width():
     corrections = Corrections({}, {"n": {4: pack(np.array([1, -1, 1]))}})
     assert corrections.rounded("n", 4, nearest).tolist() == [[7, -7, 4]]
     assert corrections.rounded("n", 7, nearest) is nearest
+    far, near = np.array([127, -127], np.int8), np.array([-127, 127], np.int8)
+    corrections = replace(corrections, rounding={"n": {4: pack(np.zeros(3)), 8: pack(far - near)}})
+    assert corrections.rounded("n", 8, near).tolist() == far.tolist()
     with pytest.raises(CodegenError, match="rounding of node 'n' is of 3 weights; the model's has"):
         corrections.rounded("n", 4, nearest[:, :2])
 

@@ -30,8 +30,8 @@ class Corrections:
                 "calibration", f"rounding of node {node!r} is of {difference.size} weights",
                 f"the model's has {nearest.size}", "calibrate again",
             )  # fmt: skip
-        codes = nearest.astype(np.int16) + difference.reshape(nearest.shape)
-        return np.clip(codes, -largest_code(bits), largest_code(bits)).astype(np.int8)
+        codes = nearest + difference.reshape(nearest.shape)  # wraps as the difference did
+        return np.clip(codes, -largest_code(bits), largest_code(bits))
 
 
 NONE = Corrections()

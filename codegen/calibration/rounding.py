@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from codegen.calibration.columns import draw_columns, rows_of
+from codegen.calibration.columns import Columns, draw_columns, rows_of
 from codegen.calibration.corrections import pack
 from codegen.calibration.data import Data
 from codegen.calibration.record import Calibration
 from codegen.calibration.weights import curvature_of, round_weights
-from codegen.graph import Graph
+from codegen.graph import Graph, Node
 from codegen.kernels import load_kernels
 from codegen.ops.quantised import BITS
 from codegen.passes.quantise import is_product, operands, weight_codes
-from codegen.passes.scales import scales_of
+from codegen.passes.scales import Scale, scales_of
 
 _ROWS = 4608  # 512 channels of 3x3: the time that a layer takes grows with the third power
 
@@ -48,17 +48,28 @@ def with_rounding(
     rounding: dict[str, dict[int, str]] = {}
     gains: Gains = {}
     for i, (node, columns) in enumerate(zip(nodes, drawn, strict=True)):
-        weights, bias = operands(graph, node)
-        curvature = curvature_of(columns.made_of)
-        for bits in widths if columns.held_out.size else ():
-            nearest, by = weight_codes(weights, bias, scales[node.inputs[0]], bits)
-            codes = round_weights(weights, by, curvature, bits)
-            before, after = (_error(weights, c, by, columns.held_out) for c in (nearest, codes))
-            if after < before:
-                rounding.setdefault(node.name, {})[bits] = pack(codes - nearest)
-            gains.setdefault(node.name, {})[bits] = before, min(before, after)
+        if columns.held_out.size:
+            packed, gains[node.name] = _layer(graph, node, scales[node.inputs[0]], columns, widths)
+            rounding |= {node.name: packed} if packed else {}
         progress(len(chosen) + i + 1, of)
     return replace(calibration, rounding=rounding), gains
+
+
+def _layer(
+    graph: Graph, node: Node, x: Scale, columns: Columns, widths: Sequence[int]
+) -> tuple[dict[int, str], dict[int, tuple[float, float]]]:
+    """By width: the differences that gain something, and the errors before and after."""
+    weights, bias = operands(graph, node)
+    curvature = curvature_of(columns.made_of)
+    packed, errors = {}, {}
+    for bits in widths:
+        nearest, by = weight_codes(weights, bias, x, bits)
+        codes = round_weights(weights, by, curvature, bits)
+        before, after = (_error(weights, c, by, columns.held_out) for c in (nearest, codes))
+        if after < before:
+            packed[bits] = pack(codes - nearest)
+        errors[bits] = before, min(before, after)
+    return packed, errors
 
 
 def narrow_widths() -> tuple[int, ...]:
