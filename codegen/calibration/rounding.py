@@ -73,8 +73,8 @@ def _layer(
 
 
 def narrow_widths() -> tuple[int, ...]:
-    """The widths of weights in bits that kernels are made for, those of 8 aside: with these nothing
-    was gained."""
+    """The widths of weights in bits that kernels are made for, those of 8 aside: with these little
+    is gained (docs/QUANTISATION.md)."""
     most = {max(row.when["bits"]) for row in load_kernels().values() if "bits" in row.when}
     return tuple(sorted(most - {BITS}, reverse=True))
 
