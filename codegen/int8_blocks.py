@@ -1,7 +1,7 @@
 """Sizes of kernels of int8: blocks of pixels, lines of a depthwise convolution."""
 
 from collections.abc import Mapping
-from itertools import product
+from functools import partial
 from typing import Any
 
 from codegen.int8_order import int8_order
@@ -15,18 +15,15 @@ _LINE_BYTES = 64
 
 
 def _blocked(pixels: int, depth: int, m: int, p: Mapping[str, Any]) -> dict[str, Any]:
-    """Tiles of p["mr"] pixels and of what is left of the last block; their orders where the core
-    does not find one (p["in_order"])."""
+    """Tiles of p["mr"] pixels and of what is left of the last block; what gives their order where
+    the core does not find one (p["in_order"])."""
     mr, chain = p["mr"], p.get("chain", 1)
     most = (_NEAR_BYTES if depth * m <= _WEIGHTS_BYTES else _FAR_BYTES) // (depth + m)
     block = min(max(most, _LEAST_PIXELS) // mr * mr, -(-pixels // mr) * mr)
     rest = pixels % mr
     sizes = [mr] * (pixels >= mr) + [rest] * (rest > 0)
-    orders = {
-        (n, codes): int8_order(n, depth, chain, codes)
-        for n, codes in product(sizes, (True, False)) if p.get("in_order")
-    }  # fmt: skip
-    return {"pixels": pixels, "block": block, "sizes": sizes, "chain": chain, "orders": orders,
+    order = partial(int8_order, depth=depth, chain=chain) if p.get("in_order") else None
+    return {"pixels": pixels, "block": block, "sizes": sizes, "chain": chain, "order": order,
             "packed": p.get("packed", 0), "dot": p.get("dot", 0)}  # fmt: skip
 
 
