@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from codegen.int8_depthwise_order import DepthwiseOrder, Windows, depthwise_order
 from codegen.int8_order import int8_order
 
 # A block of pixels, inputs and outputs, stays in L1 (32 KiB) while weights pass, which stream from
@@ -86,3 +87,25 @@ def qdepthwise(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
         "line": line, "span": span, "inside": (first, last), "some_outputs": some,
         "group": 2 * p.get("chain", 1), "scratch_floats": line + patch,
     }  # fmt: skip
+
+
+def inorder_qdepthwise(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for assembly: windows up to `whole` are computed where they are, p["together"] at a
+    time, the others as copies. `order` gives that of n channels of either (`copied`)."""
+    sizes, together = qdepthwise(d, p), p["together"]
+    first, last = sizes["inside"]
+    whole = first + (last - first) // together * together
+    copy = d["kh"] * sizes["span"] * d["c"]
+    copies = together if whole - first < d["ow"] else 0
+    return {
+        **sizes, "whole": whole, "copies": copies, "order": partial(_depthwise_order, d, p, sizes),
+        "scratch_floats": sizes["line"] + copies * copy,
+    }  # fmt: skip
+
+
+def _depthwise_order(
+    d: Mapping[str, Any], p: Mapping[str, Any], sizes: Mapping[str, Any], n: int, copied: bool
+) -> DepthwiseOrder:
+    step = d["c"] * (sizes["span"] if copied else d["sw"])
+    shape = d["kh"], d["kw"], p["together"], step, d["dw"] * d["c"]
+    return depthwise_order(Windows(*shape, n, sizes["group"]))
