@@ -8,6 +8,7 @@ block is finished. Vectors are loaded in halves as in tile_order.py: `ldr d`, be
 instruction `ldr x`, and `ins` beside the next `ldr d`. Loads come some time before their use, each
 into a register whose last value is done with: those of a block's first step while the block before
 is finished, so that the last block of a tile loads a step of weights that nobody needs.
+Pixels of a few codes are loaded once and stay in registers.
 
 Pointers: x0 to x3 to the pixels, x4 to x7 to codes of their residuals, x8 to weights, x11 to
 biases, x12 to scales, x13 to results, x16 to what all residuals need: 8 times their zero point,
@@ -141,7 +142,7 @@ def int8_order(rows: int, depth: int, chain: int = 1, end: End = "codes") -> Int
         order = int8_order(rows, depth - more * _VECTOR * chain, chain, end)
         return replace(order, times=order.times + more // order.steps)
     steps = widths(depth, chain)
-    best: tuple[int, list[_Phase], list[list[_Load]], _Shape] | None = None
+    best: tuple[int, list[str], list[_Phase], list[list[_Load]], int] | None = None
     choices = product((0, 12), range(6, 0, -1), (0, 8, 20), (8, 4, 2), (2, 1))
     for idle, gap, early, columns, sets in choices:
         if idle and best:
@@ -149,7 +150,8 @@ def int8_order(rows: int, depth: int, chain: int = 1, end: End = "codes") -> Int
         shape = _Shape(rows, chain, sets, columns)
         if not shape.fits:
             continue
-        block = [_step(shape, s, step) for s, step in enumerate(steps)]
+        stays = len(steps) <= sets  # of pixels all is in registers
+        block = [_step(shape, s, step, stays) for s, step in enumerate(steps)]
         block.append(_end(shape, end))
         block[-1].code += [("nop", ())] * idle  # time for loads, where little is computed
         loads = _placed(block * _BLOCKS, len(block), gap, early)
@@ -157,15 +159,17 @@ def int8_order(rows: int, depth: int, chain: int = 1, end: End = "codes") -> Int
             continue
         waits = sum(n.waits for phase in loads[len(block) : 2 * len(block)] for n in phase)
         if best is None or waits < best[0]:
-            best = waits, block, loads, shape
+            pixels = [t for s, step in enumerate(steps) for t in _pixels(shape, s, step)] * stays
+            best = waits, pixels, block, loads, shape.period
         if best[0] == 0:
             break
     if best is None:
         raise AssertionError(f"no order for {rows} rows of {depth} products, {chain} at a time")
-    return _written(best[1], best[2], best[3].period)
+    return _written(*best[1:])
 
 
-def _step(shape: _Shape, s: int, step: tuple[int, ...]) -> _Phase:
+def _step(shape: _Shape, s: int, step: tuple[int, ...], stays: bool) -> _Phase:
+    """Products of a step; pixels are loaded in each block, or `stays`."""
     out = _Phase()
     pairs = [(i, j) for j in range(COLUMNS) for i in range(shape.rows)]
     for g in range(0, len(pairs), _TURNS):
@@ -180,11 +184,18 @@ def _step(shape: _Shape, s: int, step: tuple[int, ...]) -> _Phase:
                     out.add(text, ("x", i, v), ("w", j, v))
         for t, (i, j) in turn:
             out.add(f"{'sadalp' if s else 'saddlp'} v{shape.sum(i, j)}.4s, v{t}.8h")
-    for (v, width), i in product(enumerate(step), range(shape.rows)):
+    for (v, width), i in product(enumerate(step), range(0 if stays else shape.rows)):
         out.loads["x", i, v] = _streamed(shape.x(s, i, v), f"x{i}", width)
     for j, (v, width) in product(range(COLUMNS), enumerate(step)):
         out.loads["w", j, v] = _streamed(shape.w(s, j, v), "x8", width)
     return out
+
+
+def _pixels(shape: _Shape, s: int, step: tuple[int, ...]) -> Iterator[str]:
+    """Loads what a step has of all pixels."""
+    for (v, width), i in product(enumerate(step), range(shape.rows)):
+        value = _streamed(shape.x(s, i, v), f"x{i}", width)
+        yield value.whole or value.low
 
 
 def _streamed(register: int, pointer: str, width: int) -> _Value:
@@ -310,10 +321,12 @@ def _uses(phase: _Phase, base: int) -> dict[Key, tuple[int, int]]:
     return out
 
 
-def _written(block: list[_Phase], loads: list[list[_Load]], period: int) -> Int8Order:
-    """The second block, with equal steps as one loop, and what must be loaded before the first."""
+def _written(
+    begin: list[str], block: list[_Phase], loads: list[list[_Load]], period: int
+) -> Int8Order:
+    """The second block, with equal steps as one loop; `begin` and what else must be loaded before
+    the first."""
     size = sum(len(p.code) for p in block)
-    begin: list[str] = []
     before: dict[int, list[str]] = {}
     beside: dict[int, str] = {}
     for n in (n for phase in loads for n in phase):
