@@ -183,6 +183,8 @@ def _walk(graph: Graph, costs: _Costs, preferred: str) -> tuple[dict[str, Choice
             continue
         wanted = preferred if OPS[node.op].spatial else come
         best = costs.best(graph, node, wanted, come)
+        if wanted != preferred:
+            best = _moved(graph, node, costs, best, preferred)
         total += costs.of(best)
         weights += best.weights
         for t in data:
@@ -195,6 +197,19 @@ def _walk(graph: Graph, costs: _Costs, preferred: str) -> tuple[dict[str, Choice
         if layouts[t] != "nchw":
             total += _moving(graph, t)
     return nodes, total, weights
+
+
+def _moved(graph: Graph, node: Node, costs: _Costs, best: _Option, preferred: str) -> _Option:
+    """`best`, which keeps a layout, or a row that brings the tensor into the preferred one and
+    costs less than both."""
+    reads = best.choice.layout
+    rows = [
+        r for r in costs.options.of(graph, node, preferred, reads)
+        if (r.choice.layout, r.reads) == (preferred, reads)
+    ]  # fmt: skip
+    least = min(rows, key=costs.of, default=best)
+    keeps = costs.of(best) + _moving(graph, node.outputs[0])
+    return least if costs.of(least) < keeps else best
 
 
 def _options(

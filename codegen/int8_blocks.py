@@ -1,9 +1,10 @@
 """Sizes of kernels of int8: blocks of pixels, lines of a depthwise convolution."""
 
 from collections.abc import Mapping
-from itertools import product
+from functools import partial
 from typing import Any
 
+from codegen.int8_depthwise_order import DepthwiseOrder, Windows, depthwise_order
 from codegen.int8_order import int8_order
 
 # A block of pixels, inputs and outputs, stays in L1 (32 KiB) while weights pass, which stream from
@@ -15,18 +16,15 @@ _LINE_BYTES = 64
 
 
 def _blocked(pixels: int, depth: int, m: int, p: Mapping[str, Any]) -> dict[str, Any]:
-    """Tiles of p["mr"] pixels and of what is left of the last block; their orders where the core
-    does not find one (p["in_order"])."""
+    """Tiles of p["mr"] pixels and of what is left of the last block; what gives their order where
+    the core does not find one (p["in_order"])."""
     mr, chain = p["mr"], p.get("chain", 1)
     most = (_NEAR_BYTES if depth * m <= _WEIGHTS_BYTES else _FAR_BYTES) // (depth + m)
     block = min(max(most, _LEAST_PIXELS) // mr * mr, -(-pixels // mr) * mr)
     rest = pixels % mr
     sizes = [mr] * (pixels >= mr) + [rest] * (rest > 0)
-    orders = {
-        (n, codes): int8_order(n, depth, chain, codes)
-        for n, codes in product(sizes, (True, False)) if p.get("in_order")
-    }  # fmt: skip
-    return {"pixels": pixels, "block": block, "sizes": sizes, "chain": chain, "orders": orders,
+    order = partial(int8_order, depth=depth, chain=chain) if p.get("in_order") else None
+    return {"pixels": pixels, "block": block, "sizes": sizes, "chain": chain, "order": order,
             "packed": p.get("packed", 0), "dot": p.get("dot", 0)}  # fmt: skip
 
 
@@ -89,3 +87,25 @@ def qdepthwise(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
         "line": line, "span": span, "inside": (first, last), "some_outputs": some,
         "group": 2 * p.get("chain", 1), "scratch_floats": line + patch,
     }  # fmt: skip
+
+
+def inorder_qdepthwise(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for assembly: windows up to `whole` are computed where they are, p["together"] at a
+    time, the others as copies. `order` gives that of n channels of either (`copied`)."""
+    sizes, together = qdepthwise(d, p), p["together"]
+    first, last = sizes["inside"]
+    whole = first + (last - first) // together * together
+    copy = d["kh"] * sizes["span"] * d["c"]
+    copies = together if whole - first < d["ow"] else 0
+    return {
+        **sizes, "whole": whole, "copies": copies, "order": partial(_depthwise_order, d, p, sizes),
+        "scratch_floats": sizes["line"] + copies * copy,
+    }  # fmt: skip
+
+
+def _depthwise_order(
+    d: Mapping[str, Any], p: Mapping[str, Any], sizes: Mapping[str, Any], n: int, copied: bool
+) -> DepthwiseOrder:
+    step = d["c"] * (sizes["span"] if copied else d["sw"])
+    shape = d["kh"], d["kw"], p["together"], step, d["dw"] * d["c"]
+    return depthwise_order(Windows(*shape, n, sizes["group"]))

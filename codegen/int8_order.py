@@ -8,9 +8,12 @@ block is finished. Vectors are loaded in halves as in tile_order.py: `ldr d`, be
 instruction `ldr x`, and `ins` beside the next `ldr d`. Loads come some time before their use, each
 into a register whose last value is done with: those of a block's first step while the block before
 is finished, so that the last block of a tile loads a step of weights that nobody needs.
+Pixels of a few codes are loaded once and stay in registers.
 
-Pointers: x0 to x3 to the pixels, x8 to weights, x11 to biases, x12 to scales, x13 to results; x9
-and x14 count steps and blocks, x10 is on its way to a vector register, x15 holds the depth.
+Pointers: x0 to x3 to the pixels, x4 to x7 to codes of their residuals, x8 to weights, x11 to
+biases, x12 to scales, x13 to results, x16 to what all residuals need: 8 times their zero point,
+their scale, the factor of results. x9 and x14 count steps and blocks, x10 is on its way to a vector
+register, x15 holds the depth.
 """
 
 from collections.abc import Iterator
@@ -18,17 +21,19 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise, product
 from math import gcd
+from typing import Literal
 
 COLUMNS = 4
 _REGISTERS, _TURNS = 32, 4  # of vectors; sums that take turns
+_FACTORS = 2  # of these, the register of what residuals need
 _LATENCY = 3  # cycles of `ldr x` and `ins`
 _VECTOR, _HALF = 16, 8  # bytes
-_POINTERS = {"w": "x8", "b": "x11", "scale": "x12"}
 _MOST_STEPS = 11  # that are laid out
 _BLOCKS = 4  # that are laid out, for the second to be like all
 _AHEAD = 48  # instructions that a load comes before its use at most
 
 Key = tuple[str | int, ...]
+End = Literal["sums", "codes", "residual"]
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,24 @@ class Int8Order:
     tail: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Value:
+    """What comes into a register: by `low` alone, or `beside` brings a half into x10 and `high`
+    moves it over; `whole` does all at once."""
+
+    register: int
+    low: str
+    beside: str = ""
+    high: str = ""
+    whole: str = ""
+
+
 @dataclass
 class _Phase:
-    """A step, or the end of a block: instructions with the loaded values that they read, and loads:
-    value -> (register, place, bytes)."""
+    """A step, or the end of a block: instructions with the loaded values that they read."""
 
     code: list[tuple[str, tuple[Key, ...]]] = field(default_factory=list)
-    loads: dict[Key, tuple[int, str, int]] = field(default_factory=dict)
+    loads: dict[Key, _Value] = field(default_factory=dict)
     # registers that take values of the end of a block -> the instruction that last reads a sum
     sums: dict[int, int] = field(default_factory=dict)
 
@@ -60,20 +76,19 @@ class _Phase:
 
 @dataclass(frozen=True)
 class _Load:
-    """`low` and `high`: before which instructions (of all, in order) the halves of a load come."""
+    """`low` and `high`: before which instructions (of all, in order) the halves of a load come;
+    `back`: what moves the pointer back to the start of a pixel."""
 
-    register: int
-    place: str
-    width: int
+    value: _Value
     first: int
-    rewind: bool
+    back: str
     low: int
     high: int
 
     @property
     def waits(self) -> int:
         """Cycles, about, for which it is waited for: `ins` for `ldr x`, a product for `ins`."""
-        if self.width <= _HALF:
+        if not self.value.high:
             return max(0, self.low + _LATENCY + 1 - self.first)
         return max(0, self.low + _LATENCY - self.high) + max(0, self.high + _LATENCY - self.first)
 
@@ -117,17 +132,17 @@ def widths(depth: int, chain: int) -> list[tuple[int, ...]]:
 
 
 @lru_cache(maxsize=64)
-def int8_order(rows: int, depth: int, chain: int = 1, codes: bool = True) -> Int8Order:
+def int8_order(rows: int, depth: int, chain: int = 1, end: End = "codes") -> Int8Order:
     """The order for blocks of `rows` x 4 sums of `depth` products, a multiple of 8, of which 2
-    `chain` fit in 16 bits: that in which least waits for a load. A block ends with real values
-    rounded to 16 bits, `codes`, 32 bytes from one pixel to the next; or with sums in 32 bits, 64
-    bytes apart."""
+    `chain` fit in 16 bits: that in which least waits for a load. A block ends with sums in 32 bits,
+    64 bytes from one pixel to the next; or with real values rounded to 16 bits, 32 bytes apart,
+    `codes` without and `residual` with a residual added."""
     more = max(depth // (_VECTOR * chain) - _MOST_STEPS, 0) // 2 * 2
     if more:  # of these steps there are only more
-        order = int8_order(rows, depth - more * _VECTOR * chain, chain, codes)
+        order = int8_order(rows, depth - more * _VECTOR * chain, chain, end)
         return replace(order, times=order.times + more // order.steps)
     steps = widths(depth, chain)
-    best: tuple[int, list[_Phase], list[list[_Load]], _Shape] | None = None
+    best: tuple[int, list[str], list[_Phase], list[list[_Load]], int] | None = None
     choices = product((0, 12), range(6, 0, -1), (0, 8, 20), (8, 4, 2), (2, 1))
     for idle, gap, early, columns, sets in choices:
         if idle and best:
@@ -135,23 +150,26 @@ def int8_order(rows: int, depth: int, chain: int = 1, codes: bool = True) -> Int
         shape = _Shape(rows, chain, sets, columns)
         if not shape.fits:
             continue
-        block = [_step(shape, s, step) for s, step in enumerate(steps)]
-        block.append(_end(shape, codes))
+        stays = len(steps) <= sets  # of pixels all is in registers
+        block = [_step(shape, s, step, stays) for s, step in enumerate(steps)]
+        block.append(_end(shape, end))
         block[-1].code += [("nop", ())] * idle  # time for loads, where little is computed
         loads = _placed(block * _BLOCKS, len(block), gap, early)
         if loads is None:
             continue
         waits = sum(n.waits for phase in loads[len(block) : 2 * len(block)] for n in phase)
         if best is None or waits < best[0]:
-            best = waits, block, loads, shape
+            pixels = [t for s, step in enumerate(steps) for t in _pixels(shape, s, step)] * stays
+            best = waits, pixels, block, loads, shape.period
         if best[0] == 0:
             break
     if best is None:
         raise AssertionError(f"no order for {rows} rows of {depth} products, {chain} at a time")
-    return _written(best[1], best[2], best[3].period)
+    return _written(*best[1:])
 
 
-def _step(shape: _Shape, s: int, step: tuple[int, ...]) -> _Phase:
+def _step(shape: _Shape, s: int, step: tuple[int, ...], stays: bool) -> _Phase:
+    """Products of a step; pixels are loaded in each block, or `stays`."""
     out = _Phase()
     pairs = [(i, j) for j in range(COLUMNS) for i in range(shape.rows)]
     for g in range(0, len(pairs), _TURNS):
@@ -166,14 +184,30 @@ def _step(shape: _Shape, s: int, step: tuple[int, ...]) -> _Phase:
                     out.add(text, ("x", i, v), ("w", j, v))
         for t, (i, j) in turn:
             out.add(f"{'sadalp' if s else 'saddlp'} v{shape.sum(i, j)}.4s, v{t}.8h")
-    for (v, width), i in product(enumerate(step), range(shape.rows)):
-        out.loads["x", i, v] = shape.x(s, i, v), f"x{i}", width
+    for (v, width), i in product(enumerate(step), range(0 if stays else shape.rows)):
+        out.loads["x", i, v] = _streamed(shape.x(s, i, v), f"x{i}", width)
     for j, (v, width) in product(range(COLUMNS), enumerate(step)):
-        out.loads["w", j, v] = shape.w(s, j, v), "w", width
+        out.loads["w", j, v] = _streamed(shape.w(s, j, v), "x8", width)
     return out
 
 
-def _end(shape: _Shape, codes: bool) -> _Phase:
+def _pixels(shape: _Shape, s: int, step: tuple[int, ...]) -> Iterator[str]:
+    """Loads what a step has of all pixels."""
+    for (v, width), i in product(enumerate(step), range(shape.rows)):
+        value = _streamed(shape.x(s, i, v), f"x{i}", width)
+        yield value.whole or value.low
+
+
+def _streamed(register: int, pointer: str, width: int) -> _Value:
+    """The next `width` bytes at a pointer."""
+    low = f"ldr d{register}, [{pointer}], #8"
+    if width <= _HALF:
+        return _Value(register, low)
+    high, whole = f"ins v{register}.d[1], x10", f"ldr q{register}, [{pointer}], #16"
+    return _Value(register, low, f"ldr x10, [{pointer}], #8", high, whole)
+
+
+def _end(shape: _Shape, end: End) -> _Phase:
     """Sums of lanes, biases, and what makes reals of them, for all pixels in turn."""
     out, rows = _Phase(), range(shape.rows)
     first = [shape.sum(i, 0) for i in rows]
@@ -185,23 +219,50 @@ def _end(shape: _Shape, codes: bool) -> _Phase:
     for r in first:
         out.add(f"addp v{r}.4s, v{r}.4s, v{r + 2}.4s")
     bias, scale = shape.sum(0, 1), shape.sum(0, 3)
-    out.loads["b",] = bias, "b", _VECTOR
+    out.loads["b",] = _streamed(bias, "x11", _VECTOR)
     for r in first:
         out.add(f"add v{r}.4s, v{r}.4s, v{bias}.4s", ("b",))
-    if codes:
-        out.loads["scale",] = scale, "scale", _VECTOR
+    if end != "sums":
+        out.loads["scale",] = _streamed(scale, "x12", _VECTOR)
         for r in first:
             out.add(f"scvtf v{r}.4s, v{r}.4s")
+        if end == "residual":
+            _residuals(out, first)
         for r in first:
             out.add(f"fmul v{r}.4s, v{r}.4s, v{scale}.4s", ("scale",))
+        if end == "residual":
+            for r in first:
+                out.add(f"fmla v{r}.4s, v{r + 2}.4s, v{_FACTORS}.s[2]", ("factors",))
+            for r in first:
+                out.add(f"fmul v{r}.4s, v{r}.4s, v{_FACTORS}.s[3]", ("factors",))
         for r in first:
             out.add(f"fcvtns v{r}.4s, v{r}.4s")
         for r in first:
             out.add(f"sqxtn v{r}.4h, v{r}.4s")
     for i, r in enumerate(first):
-        out.add(f"str d{r}, [x13, #{32 * i}]" if codes else f"str q{r}, [x13, #{64 * i}]")
-    out.add(f"add x13, x13, #{8 if codes else 16}")
+        out.add(f"str q{r}, [x13, #{64 * i}]" if end == "sums" else f"str d{r}, [x13, #{32 * i}]")
+    out.add(f"add x13, x13, #{16 if end == 'sums' else 8}")
     return out
+
+
+def _residuals(out: _Phase, first: list[int]) -> None:
+    """Codes less their zero point as floats, two registers behind the sums `first`. Registers of
+    sums in 16 bits, which are done with, take codes of two pixels each."""
+    factors = f"ldr d{_FACTORS}, [x16]", "ldr x10, [x16, #8]", f"ins v{_FACTORS}.d[1], x10"
+    out.loads["factors",] = _Value(_FACTORS, *factors)
+    out.sums |= dict.fromkeys(range(_TURNS), -1)
+    for i in range(0, len(first), 2):
+        low, code = f"ldr s{i // 2}, [x{4 + i}], #4", i // 2
+        two = (f"ldr w10, [x{5 + i}], #4", f"ins v{code}.s[1], w10") if i + 1 < len(first) else ()
+        out.loads["r", code] = _Value(code, low, *two)
+    for i in range(0, len(first), 2):
+        subtract = f"ssubl v{i // 2}.8h, v{i // 2}.8b, v{_FACTORS}.8b"
+        out.add(subtract, ("r", i // 2), ("factors",))
+    for i, r in enumerate(first):
+        widen = f"sshll2 v{r + 2}.4s, v{i // 2}.8h" if i % 2 else f"sshll v{r + 2}.4s, v{i // 2}.4h"
+        out.add(f"{widen}, #0")
+    for r in first:
+        out.add(f"scvtf v{r + 2}.4s, v{r + 2}.4s")
 
 
 def _placed(phases: list[_Phase], length: int, gap: int, early: int) -> list[list[_Load]] | None:
@@ -215,20 +276,21 @@ def _placed(phases: list[_Phase], length: int, gap: int, early: int) -> list[lis
         uses = _uses(phase, base)
         held |= {r: base + p for r, p in phase.sums.items()}
         for key in _in_turn(phase, uses, early):
-            register, place, width = phase.loads[key]
-            first, last = uses[key]
-            low = max(before + gap, first - _AHEAD, held.get(register, -1) + 1)
+            value, (first, last) = phase.loads[key], uses[key]
+            low = max(before + gap, first - _AHEAD, held.get(value.register, -1) + 1)
             rewind = n % length == 0 and key[0] == "x" and key[2] == 0
-            at.append((n, _Load(register, place, width, first, rewind, low, low)))
-            held[register], before = last, low
+            back = f"sub x{key[1]}, x{key[1]}, x15" if rewind else ""
+            at.append((n, _Load(value, first, back, low, low)))
+            held[value.register], before = last, low
         base += len(phase.code)
     out: list[list[_Load]] = [[] for _ in phases]
     for (n, load), (_, after) in pairwise([*at, (0, replace(at[-1][1], low=base))]):
         high = load.low
-        if load.width > _HALF:
+        if load.value.high:
             high = min(after.low, max(load.first - _LATENCY, load.low + 1))
-        late = high > load.first or (load.width > _HALF and high <= load.low)
-        begun = load.rewind and load.low >= n // length * size  # too late to move the pointer back
+        late = high > load.first or (high <= load.low and bool(load.value.high))
+        # too late to move the pointer back
+        begun = bool(load.back) and load.low >= n // length * size
         if n >= length and (late or begun):
             return None
         out[n].append(replace(load, high=high))
@@ -259,28 +321,26 @@ def _uses(phase: _Phase, base: int) -> dict[Key, tuple[int, int]]:
     return out
 
 
-def _written(block: list[_Phase], loads: list[list[_Load]], period: int) -> Int8Order:
-    """The second block, with equal steps as one loop, and what must be loaded before the first."""
+def _written(
+    begin: list[str], block: list[_Phase], loads: list[list[_Load]], period: int
+) -> Int8Order:
+    """The second block, with equal steps as one loop; `begin` and what else must be loaded before
+    the first."""
     size = sum(len(p.code) for p in block)
-    begin: list[str] = []
     before: dict[int, list[str]] = {}
     beside: dict[int, str] = {}
     for n in (n for phase in loads for n in phase):
-        pointer, inside = _POINTERS.get(n.place, n.place), size <= n.low < 2 * size
-        low, high = f"ldr d{n.register}, [{pointer}], #8", f"ins v{n.register}.d[1], x10"
-        split = n.width > _HALF
+        v, inside = n.value, size <= n.low < 2 * size
         needed = size <= n.first < 2 * size  # by the second block
         if needed and n.low < size:
-            whole = split and n.high < size
-            begin.append(f"ldr q{n.register}, [{pointer}], #16" if whole else low)
-            begin += [f"ldr x10, [{pointer}], #8"] * (split and not whole)
+            done = v.high and n.high < size
+            begin += [v.whole] if done else [t for t in (v.low, v.beside) if t]
         if inside:
-            back = [f"sub {pointer}, {pointer}, x15"] * n.rewind
-            before.setdefault(n.low, [])[:0] = [*back, low]
-            if split:
-                beside[n.low] = f"ldr x10, [{pointer}], #8"
-        if split and size <= n.high < 2 * size:
-            before.setdefault(n.high, []).append(high)
+            before.setdefault(n.low, [])[:0] = [t for t in (n.back, v.low) if t]
+            if v.beside:
+                beside[n.low] = v.beside
+        if v.high and size <= n.high < 2 * size:
+            before.setdefault(n.high, []).append(v.high)
     parts, at = [], size
     for phase in block:
         parts.append(tuple(_phase(phase, at, before, beside)))

@@ -29,6 +29,7 @@ _KEYS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "when": _TABLE,
     "multiple_of": _TABLE,
     "at_most": _TABLE,
+    "at_least": _TABLE,
     "params": _TABLE,
     "pack": _TEXT,
     "derive": _TEXT,
@@ -75,6 +76,7 @@ class Kernel:
     when: Mapping[str, Any] = field(default_factory=dict)
     multiple_of: Mapping[str, int] = field(default_factory=dict)
     at_most: Mapping[str, int] = field(default_factory=dict)
+    at_least: Mapping[str, int] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     pack: str = ""
     derive: str = ""
@@ -207,6 +209,9 @@ def refusal(row: Kernel, layer: Layer, isa: tuple[str, ...]) -> str:
     for key, most in row.at_most.items():
         if layer.dims[key] > most:
             return f"it needs {key} of at most {most}; here it is {layer.dims[key]}"
+    for key, least in row.at_least.items():
+        if layer.dims[key] < least:
+            return f"it needs {key} of at least {least}; here it is {layer.dims[key]}"
     return ""
 
 

@@ -7,7 +7,7 @@ from codegen.plan import Choice, Plan
 from codegen.precision import own_dtype
 from codegen.types import DType
 from rl.codes import cast_name
-from rl.space import Read, Space
+from rl.space import Space, Way
 from rl.walk import Walk
 
 Choices = tuple[int, ...]  # an action per stage; -1 where there is nothing to decide
@@ -75,14 +75,14 @@ def plan_of(space: Space, choices: Choices, model_sha256: str, dtype: str = "") 
             a = stage.actions[action]
             nodes[stage.name] = Choice(a.kernel, a.layout, a.group, a.bits)
     if any(c.bits for c in nodes.values()):
-        nodes |= {cast_name(t): Choice(space.casts[t, at].kernel, at, bits=0)
-                  for t, at in _casts(Walk(space), choices)}  # fmt: skip
+        nodes |= {cast_name(t): Choice(space.casts[t, come, at].kernel, at, bits=0)
+                  for t, come, at in _casts(Walk(space), choices)}  # fmt: skip
         dtype = DType.I8.value
     return Plan(space.board.name, model_sha256, nodes, dtype=dtype or own_dtype(space.graph))
 
 
-def _casts(walk: Walk, choices: Choices) -> Iterator[Read]:
-    """What becomes codes, or is made of them, and in which layout."""
+def _casts(walk: Walk, choices: Choices) -> Iterator[Way]:
+    """What becomes codes, or is made of them, and in which layouts."""
     state = walk.start
     for i, action in enumerate(choices):
         move = walk.move(i, state, action)

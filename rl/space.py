@@ -25,6 +25,7 @@ from rl.codes import Codes, Variant, coded
 from rl.table import Price, Table
 
 Read = tuple[str, str]  # a tensor, and the layout in which a kernel wants it
+Way = tuple[str, str, str]  # a tensor that a cast makes, and the layouts before and after it
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Cast:
-    """The cheapest way to make codes of a tensor, or a tensor of codes, in one layout."""
+    """The cheapest kernel that makes codes of a tensor, or a tensor of codes, one way."""
 
     kernel: str
     cost: float
@@ -86,8 +87,7 @@ class Stage:
 class Space:
     """All plans of a network on a board at the prices of a table. `conversions`: cost of bringing a
     tensor from its layout to the other one, by (tensor, from); absent where nothing moves. With
-    `codes`, nodes may be in int8: `casts` make a tensor, or its codes, in a layout out of the
-    other."""
+    `codes`, nodes may be in int8: `casts` make a tensor, or its codes, out of the other."""
 
     graph: Graph
     board: Board
@@ -95,7 +95,7 @@ class Space:
     stages: tuple[Stage, ...]
     conversions: Mapping[Read, float]
     codes: Codes | None = None
-    casts: Mapping[Read, Cast] = field(default_factory=dict)
+    casts: Mapping[Way, Cast] = field(default_factory=dict)
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
@@ -261,13 +261,14 @@ def _conversions(tensors: Iterable[Tensor], table: Table) -> dict[Read, float]:
     return out
 
 
-def _casts(codes: Codes, table: Table) -> dict[Read, Cast]:
-    """By (tensor or codes that are made, layout); absent where none was priced."""
-    out: dict[Read, Cast] = {}
+def _casts(codes: Codes, table: Table) -> dict[Way, Cast]:
+    """The cheapest of each way; absent where none was priced."""
+    out: dict[Way, Cast] = {}
     board = codes.board
     for node in codes.casts.nodes:
         for action in _actions(codes.casts, node, board, table):
-            key = node.outputs[0], action.layout
-            if key not in out or action.price.cost < out[key].cost:
-                out[key] = Cast(action.kernel, action.price.cost)
+            for come, price in action.prices.items():
+                key = node.outputs[0], come, action.layout
+                if key not in out or price.cost < out[key].cost:
+                    out[key] = Cast(action.kernel, price.cost)
     return out

@@ -23,9 +23,11 @@ from codegen.layout import (
 )
 from rl.codes import coded, other_form
 from rl.facts import facts_of
-from rl.space import Action, Read, Space
+from rl.space import Action, Space, Way
 
 _NO_COPY, _OWN_COPY, _VIEW_COPY = 0, 1, 2
+# Layouts before and after a cast.
+_WAYS = (*zip(LAYOUTS, LAYOUTS, strict=True), *zip(LAYOUTS, LAYOUTS[::-1], strict=True))
 
 
 class Held(NamedTuple):
@@ -46,14 +48,14 @@ class Move(NamedTuple):
     """What an action does: `extra` for changes of layout and type; the layer itself costs `share`
     of its price for inputs in layout `come`; `next` is the state's number after it and `held` the
     bytes of memory in use while it runs, scratch left out. `casts`: what became codes, or was made
-    of them, for it, and in which layout."""
+    of them, for it, and in which layouts."""
 
     extra: float
     share: float
     come: str
     next: int
     held: int
-    casts: tuple[Read, ...] = ()
+    casts: tuple[Way, ...] = ()
 
 
 class Walk:
@@ -159,7 +161,7 @@ class _Step:
         self.walk, self.stage, self.held = walk, stage, held
         self.tensors, self.constants = walk.tensors, walk.space.graph.constants
         self.extra = 0.0
-        self.casts: list[Read] = []
+        self.casts: list[Way] = []
         self.parts: set[str] = set()  # lie inside a concatenation made here
 
     def take(self, node: Node, action: Action) -> tuple[float, str]:
@@ -233,22 +235,23 @@ class _Step:
         self.held[tensor] = have._replace(copy=_OWN_COPY)
 
     def _cast(self, target: str, layout: str) -> None:
-        """Make codes of a tensor, or a tensor of codes, before or after the layout is changed:
-        whatever is cheaper by the table."""
+        """Make codes of a tensor, or a tensor of codes, before or after the layout is changed, or
+        at once: whatever is cheapest by the table."""
         source, casts = other_form(target), self.walk.space.casts
         have, shape = self._held(source), self.tensors[target].shape
 
-        def cost(at: str) -> float:
-            if (target, at) not in casts:
+        def cost(way: tuple[str, str]) -> float:
+            come, at = way
+            if (target, come, at) not in casts:
                 return float("inf")
-            before = 0.0 if have.copy else self._change(source, have.layout, at)
-            return before + casts[target, at].cost + self._change(target, at, layout)
+            before = 0.0 if have.copy else self._change(source, have.layout, come)
+            return before + casts[target, come, at].cost + self._change(target, at, layout)
 
-        at = min(LAYOUTS if len(shape) > 2 else LAYOUTS[:1], key=cost)
-        self._need(source, at)
-        found = casts.get((target, at))
+        come, at = min(_WAYS if len(shape) > 2 else _WAYS[:1], key=cost)
+        self._need(source, come)
+        found = casts.get((target, come, at))
         self.extra += found.cost if found else float("inf")
-        self.casts.append((target, at))
+        self.casts.append((target, come, at))
         self.held[target] = Held(at, False, False, _NO_COPY)
 
     def _change(self, tensor: str, come: str, go: str) -> float:

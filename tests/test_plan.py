@@ -340,7 +340,7 @@ def test_defaults_of_a_row(rows):
         ("", "cannot be read"),
         ("kernel = 5", "cannot be read"),
         ("kernel = [5]", "cannot be read"),
-        (ROW + "tile = 8\n", "unknown key 'tile' in row 'relu_c'; known keys: derive, dtype"),
+        (ROW + "tile = 8\n", "unknown key 'tile' in row 'relu_c'; known keys: at_least"),
         (ROW.replace("name", "#"), r"row '\?' has no name or template"),
         (ROW.replace("template", "#"), "row 'relu_c' has no name or template"),
         (ROW.replace("ref.c", "none.c"), "names template 'none.c.j2', which does not exist"),

@@ -1,13 +1,20 @@
 """How ranges are best found: each network wholly in int8 by each method and width of weights, on
 the half of its data that was not calibrated on."""
 
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
-from benchmarks.accuracy.experiment import Prepared
-from codegen.accuracy.gauge import Gauge, gauge_of, judge
+import numpy as np
+import onnxruntime
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+from benchmarks.accuracy.experiment import CALIBRATED, Prepared
+from codegen.accuracy.gauge import Gauge, gauge_of, judge, outputs_of
 from codegen.accuracy.metrics import parse_metrics
+from codegen.accuracy.scores import Outputs
 from codegen.board import Board, load_board
-from codegen.calibration.data import open_data
+from codegen.calibration.data import Data, open_data
 from codegen.calibration.record import METHODS, read_calibration
 from codegen.heuristic import default_plan
 from codegen.passes.quantise import quantise
@@ -30,7 +37,15 @@ def compare(made: Prepared, samples: int) -> dict[str, dict[str, float]]:
     out = {}
     for method in METHODS:
         for bits in WIDTHS:
-            out[f"{method}, {bits} bits"] = _scores(_whole(made, board, method, bits), gauge, board)
+            whole = _whole(made, board, method, bits)
+            found = judge(whole, gauge, board, pick_runner(board), 3600.0)
+            if isinstance(found, str):
+                raise RuntimeError(f"{made.model.stem}: {found}")
+            out[f"{method}, {bits} bits"] = _scores(found, gauge)
+    try:
+        out["onnxruntime, 8 bits"] = _scores(_onnxruntime(made, gauge), gauge)
+    except Exception as e:  # of some networks its quantiser makes none, by errors of any type
+        print(f"{made.model.stem}: onnxruntime quantises it to nothing that runs: {e}", flush=True)
     return out
 
 
@@ -44,9 +59,35 @@ def _whole(made: Prepared, board: Board, method: str, bits: int) -> Generated:
     return finish(graph, replace(plan, dtype=DType.I8.value), board, made.model.name)
 
 
-def _scores(generated: Generated, gauge: Gauge, board: Board) -> dict[str, float]:
-    found = judge(generated, gauge, board, pick_runner(board), 3600.0)
-    if isinstance(found, str):
-        raise RuntimeError(f"{generated.graph.name}: {found}")
+class _Reader(CalibrationDataReader):
+    """The samples that we calibrate on, for onnxruntime."""
+
+    def __init__(self, data: Data):
+        self.batches = data.batches(data.choose(CALIBRATED, 0))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self.batches, None)
+        return dict(batch.inputs) if batch else None
+
+
+def _onnxruntime(made: Prepared, gauge: Gauge) -> Outputs:
+    """What onnxruntime's static quantisation makes of the network, with its defaults but for
+    scales per channel; without optimisations, whose kernels saturate sums on some machines."""
+    graph = load_graph(made.model)
+    data = open_data([made.samples], [graph.tensors[t] for t in graph.inputs], half=0)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    with tempfile.TemporaryDirectory(prefix="codegen-methods-") as folder:
+        path = str(Path(folder) / "int8.onnx")
+        quantize_static(str(made.model), path, _Reader(data), per_channel=True,
+                        activation_type=QuantType.QInt8, weight_type=QuantType.QInt8)  # fmt: skip
+        session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+    names = [o.name for o in session.get_outputs()]
+    return outputs_of([
+        dict(zip(names, session.run(None, dict(b.inputs)), strict=True)) for b in gauge.batches
+    ])  # fmt: skip
+
+
+def _scores(found: Outputs, gauge: Gauge) -> dict[str, float]:
     metrics = [m for m in parse_metrics((), False) if m.name in _SCORES]
     return {m.name: m.measure(found, gauge).value for m in metrics}

@@ -100,9 +100,13 @@ def _dequantize(attrs: Attrs, x: np.ndarray, scale: np.ndarray, zero: np.ndarray
 
 
 def _border_dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, Any]:
+    """What is outside and inside of the dimension with scales; images, and `c` of what comes last,
+    of tensors that have a layout."""
     per_axis = int(np.prod(ins[1], dtype=np.int64)) > 1
     size = int(np.prod(ins[0], dtype=np.int64))
-    return around(ins[0], attrs["axis"]) if per_axis else {"outer": 1, "n": 1, "inner": size}
+    sizes = around(ins[0], attrs["axis"]) if per_axis else {"outer": 1, "n": 1, "inner": size}
+    images, c = (ins[0][0], ins[0][-1]) if len(ins[0]) > 2 else (1, 1)
+    return {**sizes, "images": images, "c": c}
 
 
 def requantise(
@@ -296,6 +300,7 @@ OPS = (
             for shape, n, axis, code in (
                 ((1, 3, 5, 7), (), 1, np.int8), ((3, 40), (), 1, np.uint8),
                 ((2, 19, 3, 3), 19, 1, np.int8), ((5, 6, 7), 7, 2, np.uint8),
+                ((2, 4, 3, 11), (), 1, np.uint8), ((2, 2, 40), (), 1, np.int8),
             )
         ),
     ),
