@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from codegen.board import Board
+from codegen.constants import Constants
 from codegen.derive import DERIVED
 from codegen.graph import Graph, Node, Tensor
 from codegen.groups import regroup
@@ -30,7 +31,7 @@ from codegen.ops.base import around
 from codegen.ops.shape import copy_dims, transpose_dims
 from codegen.plan import Choice, Plan
 from codegen.ranges import Part
-from codegen.weights import PACKERS, Constants
+from codegen.weights import PACKERS
 
 
 @dataclass(frozen=True)

@@ -1,57 +1,32 @@
 """Packers: the constants of a node in the form in which its kernel streams them; numpy only, at
 generation time."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
-from codegen import winograd, winograd_blocks
+from codegen import int8_weights, winograd, winograd_blocks
+from codegen.constants import Constants, Packed, padded
 from codegen.sparse_blocks import sparse_part
 from codegen.sparsity import HEIGHT, compress
 from codegen.strassen import strassen_weights
-
-
-@dataclass(frozen=True)
-class Constants:
-    """What a packer gets: the node's constant inputs after the first one (None where absent),
-    PRelu slopes, sizes."""
-
-    inputs: tuple[np.ndarray | None, ...]
-    slope: np.ndarray | None
-    dims: Mapping[str, Any]
-    params: Mapping[str, Any]
-
-
-Packed = list[tuple[str, np.ndarray]]
-
-
-def _padded(
-    v: np.ndarray | None, n: int, unit: int, dtype: np.dtype | type = np.float32
-) -> np.ndarray:
-    """A vector of n values padded with zeros to a multiple of `unit`; zeros where there is none."""
-    out = np.zeros(-(-n // unit) * unit, dtype)
-    if v is not None:
-        out[:n] = v.reshape(-1)
-    return out
 
 
 def _vectors(c: Constants, n: int, unit: int, groups: int = 1) -> Packed:
     """Bias always, slopes where the epilogue has them; each group's share padded to a multiple
     of `unit`."""
 
-    def padded(v: np.ndarray | None) -> np.ndarray:
+    def shares(v: np.ndarray | None) -> np.ndarray:
         parts = (
             [None] * groups
             if v is None
             else np.broadcast_to(v.reshape(-1), (n,)).reshape(groups, -1)
         )
         dtype = c.inputs[0].dtype
-        return np.concatenate([_padded(part, n // groups, unit, dtype) for part in parts])
+        return np.concatenate([padded(part, n // groups, unit, dtype) for part in parts])
 
-    out = [("b", padded(c.inputs[1] if len(c.inputs) > 1 else None))]
-    return out + ([("s", padded(c.slope))] if c.slope is not None else [])
+    out = [("b", shares(c.inputs[1] if len(c.inputs) > 1 else None))]
+    return out + ([("s", shares(c.slope))] if c.slope is not None else [])
 
 
 def column_panels(w: np.ndarray, nr: int) -> np.ndarray:
@@ -213,14 +188,14 @@ def conv_chain(c: Constants) -> Packed:
     out: Packed = []
     if w1 is not None:
         rows = w1.reshape(d["e"], -1) if d["expand"] == 1 else _window_rows(c, w1)
-        out += [("w1", column_panels(rows.T, nr)), ("b1", _padded(b1, d["e"], nr))]
+        out += [("w1", column_panels(rows.T, nr)), ("b1", padded(b1, d["e"], nr))]
     taps = w2.reshape(d["e"] // 4, 4, -1).transpose(0, 2, 1)
-    out += [("w2", np.ascontiguousarray(taps)), ("b2", _padded(b2, d["e"], 4))]
+    out += [("w2", np.ascontiguousarray(taps)), ("b2", padded(b2, d["e"], 4))]
     if project:
         w3, b3 = project[0].reshape(d["m"], -1).T, project[1]
-        out += [("w3", column_panels(w3, nr)), ("b3", _padded(b3, d["m"], nr))]
+        out += [("w3", column_panels(w3, nr)), ("b3", padded(b3, d["m"], nr))]
     if c.slope is not None:
-        out.append(("s", _padded(np.broadcast_to(c.slope.reshape(-1), (d["m"],)), d["m"], nr)))
+        out.append(("s", padded(np.broadcast_to(c.slope.reshape(-1), (d["m"],)), d["m"], nr)))
     return out
 
 
@@ -280,91 +255,6 @@ def _blocks(c: Constants, w: np.ndarray, part: int) -> Packed:
     return [*arrays, *_vectors(c, w.shape[1], HEIGHT)]
 
 
-def _codes(c: Constants, w: np.ndarray, unit: int) -> Packed:
-    """What follows the weights w [products][n] of an integer product: biases with x's zero point in
-    them, scales, both padded to a multiple of `unit`, zero points, factors where they are used."""
-    _, b, scale, zeros, factors = c.inputs
-    n = w.shape[1]
-    bias = b.astype(np.int64) - int(zeros[0]) * w.astype(np.int64).sum(axis=0)
-    out = [
-        ("b", _padded(bias.astype(np.int32), n, unit, np.int32)),
-        ("scale", _padded(np.broadcast_to(scale.reshape(-1), (n,)), n, unit)),
-        ("zeros", zeros),
-    ]
-    needed = c.dims["act"].fn or c.dims["residual"]
-    return out + ([("factors", factors)] if needed else [])
-
-
-def _code_panels(w: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
-    """[k][n] -> for 4 columns at a time steps of [4][16], or, with a `chain` of pairs of products
-    in 16 bits, of [4][16 chain]; the last one with what is left. In-order tiles
-    (codegen/int8_order.py) read a step more."""
-    k, n = w.shape
-    step = 16 * params.get("chain", 1)
-    w = np.pad(w, ((0, 0), (0, -n % 4)))
-    panels = [
-        w[a : a + step, j : j + 4].T.reshape(-1)
-        for j in range(0, w.shape[1], 4) for a in range(0, k, step)
-    ]  # fmt: skip
-    more = np.zeros(4 * step if params.get("in_order") else 0, w.dtype)
-    codes = np.concatenate([*panels, more])
-    return _packed(codes) if params.get("packed") else codes
-
-
-def _packed(codes: np.ndarray) -> np.ndarray:
-    """Codes of 4 bits, each 16 after another 16 in the high halves of their bytes."""
-    low, high = codes.reshape(-1, 2, 16).transpose(1, 0, 2)
-    return ((low & 15) | (high << 4)).astype(np.int8).reshape(-1)
-
-
-def qconv_panels(c: Constants) -> Packed:
-    """OIHW weights of int8 -> panels of the [kh*kw*c][m] matrix, padded to multiples of a `step` of
-    16 where windows are."""
-    d = c.dims
-    w = c.inputs[0].reshape(d["m"], d["c"], -1).transpose(2, 1, 0).reshape(-1, d["m"])
-    padded = np.pad(w, ((0, -len(w) % c.params.get("step", 1)), (0, 0)))
-    return [("w", _code_panels(padded, c.params)), *_codes(c, w, 4)]
-
-
-def _code_pairs(w: np.ndarray) -> np.ndarray:
-    """[k][n] -> [n/8][k/8][4][2][8], filled up with zeros: 8 products of pairs of columns."""
-    w = np.pad(w, ((0, -len(w) % 8), (0, -w.shape[1] % 8)))
-    k, n = w.shape
-    return w.T.reshape(n // 8, 4, 2, k // 8, 8).transpose(0, 3, 1, 2, 4)
-
-
-def qconv_pairs(c: Constants) -> Packed:
-    """OIHW weights of int8 -> pairs of columns of the [kh*kw*c][m] matrix."""
-    d = c.dims
-    w = c.inputs[0].reshape(d["m"], d["c"], -1).transpose(2, 1, 0).reshape(-1, d["m"])
-    return [("w", _code_pairs(w)), *_codes(c, w, 8)]
-
-
-def qdense_pairs(c: Constants) -> Packed:
-    """[k][n] of int8 -> pairs of columns."""
-    return [("w", _code_pairs(c.inputs[0])), *_codes(c, c.inputs[0], 8)]
-
-
-def qconv_taps(c: Constants) -> Packed:
-    """Depthwise weights of int8 [m][1][kh][kw] -> [blocks of 16][kh*kw][16], the last block as wide
-    as its channels."""
-    taps = c.inputs[0].reshape(c.dims["m"], -1)
-    blocks = [taps[i : i + 16].T.ravel() for i in range(0, len(taps), 16)]
-    return [("w", np.concatenate(blocks)), *_codes(c, taps.T, 8)]
-
-
-def qwinograd_panels(c: Constants) -> Packed:
-    """OIHW weights of int8 -> [m / nr][c][9][nr]."""
-    w, nr = c.inputs[0], c.params["nr"]
-    panels = w.reshape(c.dims["m"] // nr, nr, c.dims["c"], 9).transpose(0, 2, 3, 1)
-    return [("w", panels.reshape(-1)), *_codes(c, w.reshape(c.dims["m"], -1).T, 4)]
-
-
-def qdense_panels(c: Constants) -> Packed:
-    """[k][n] of int8 -> panels."""
-    return [("w", _code_panels(c.inputs[0], c.params)), *_codes(c, c.inputs[0], 4)]
-
-
 PACKERS: dict[str, Callable[[Constants], Packed]] = {
     f.__name__: f
     for f in (
@@ -373,8 +263,6 @@ PACKERS: dict[str, Callable[[Constants], Packed]] = {
         conv_taps_nhwc, conv_taps_nchw, conv_taps_c4, conv_taps_c16, winograd_panels, conv_chain,
         conv_chain_pair,
         dense_panels, dense_panels_narrow, conv_transpose_panels, conv_panels_half, conv_taps_c32,
-        dense_panels_half, winograd_panels_half, qconv_panels, qconv_taps,
-        qwinograd_panels, qdense_panels,
-        conv_sparse, dense_sparse, qconv_pairs, qdense_pairs,
+        dense_panels_half, winograd_panels_half, conv_sparse, dense_sparse, *int8_weights.ALL,
     )
 }  # fmt: skip

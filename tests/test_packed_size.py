@@ -6,12 +6,13 @@ import pytest
 
 from benchmarks.peers import report
 from codegen.board import load_board
+from codegen.constants import Constants
 from codegen.errors import CodegenError
 from codegen.kernels import load_kernels
 from codegen.layer import layer_of
 from codegen.packed_size import packed_bytes, weights_limit
 from codegen.pipeline import generate
-from codegen.weights import PACKERS, Constants
+from codegen.weights import PACKERS
 from tests.kernel_cases import make_graph, plan_nodes, trials
 
 KWS = Path(__file__).resolve().parent.parent / "examples" / "models" / "mlperf_kws_dscnn.onnx"

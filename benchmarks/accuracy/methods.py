@@ -13,50 +13,63 @@ from benchmarks.accuracy.experiment import CALIBRATED, Prepared
 from codegen.accuracy.gauge import Gauge, gauge_of, judge, outputs_of
 from codegen.accuracy.metrics import parse_metrics
 from codegen.accuracy.scores import Outputs
-from codegen.board import Board, load_board
+from codegen.board import load_board
 from codegen.calibration.data import Data, open_data
-from codegen.calibration.record import METHODS, read_calibration
+from codegen.calibration.record import METHODS, Calibration, read_calibration
+from codegen.calibration.rounding import with_rounding
+from codegen.graph import Graph
 from codegen.heuristic import default_plan
 from codegen.passes.quantise import quantise
-from codegen.pipeline import Generated, finish, load_graph, model_hash
+from codegen.pipeline import finish, load_graph, model_hash
 from codegen.precision import int8_rows
 from codegen.run import pick_runner
 from codegen.types import DType
 
 WIDTHS = (8, 7)
+ROUNDED = "mse"  # the ranges with which rounding is tried
 _SCORES = ("agreement", "cosine")
 
 
 def compare(made: Prepared, samples: int) -> dict[str, dict[str, float]]:
     """Scores by "method, bits". The arithmetic is integers, so that this machine computes what
     any board would; floats differ by roundings."""
-    board = load_board("local")
     graph = load_graph(made.model)
-    data = open_data([made.samples], [graph.tensors[t] for t in graph.inputs], half=1)
-    gauge = gauge_of(made.model, {}, data, samples, 0)
+    first, second = (
+        open_data([made.samples], [graph.tensors[t] for t in graph.inputs], half=half)
+        for half in (0, 1)
+    )
+    gauge = gauge_of(made.model, {}, second, samples, 0)
+    known = replace(read_calibration(made.calibration), rounding={})
     out = {}
     for method in METHODS:
         for bits in WIDTHS:
-            whole = _whole(made, board, method, bits)
-            found = judge(whole, gauge, board, pick_runner(board), 3600.0)
-            if isinstance(found, str):
-                raise RuntimeError(f"{made.model.stem}: {found}")
-            out[f"{method}, {bits} bits"] = _scores(found, gauge)
+            ranges = replace(known, method=method)
+            out[f"{method}, {bits} bits"] = _judged(made, graph, ranges, bits, gauge)
+    ranges = replace(known, method=ROUNDED)
+    rounded, _ = with_rounding(ranges, made.model, graph, first)
+    out[f"{ROUNDED}, 4 bits"] = _judged(made, graph, ranges, 4, gauge)
+    for bits in (7, 4):
+        out[f"{ROUNDED}, {bits} bits, rounded"] = _judged(made, graph, rounded, bits, gauge)
     try:
-        out["onnxruntime, 8 bits"] = _scores(_onnxruntime(made, gauge), gauge)
+        out["onnxruntime, 8 bits"] = _scores(_onnxruntime(made, first, gauge), gauge)
     except Exception as e:  # of some networks its quantiser makes none, by errors of any type
         print(f"{made.model.stem}: onnxruntime quantises it to nothing that runs: {e}", flush=True)
     return out
 
 
-def _whole(made: Prepared, board: Board, method: str, bits: int) -> Generated:
+def _judged(
+    made: Prepared, floats: Graph, known: Calibration, bits: int, gauge: Gauge
+) -> dict[str, float]:
     """The network with all that can be in int8, by the default plan."""
-    known = replace(read_calibration(made.calibration), method=method)
-    floats = load_graph(made.model)
+    board = load_board("local")
     graph = quantise(floats, known.spans, int8_rows(board), {n.name: bits for n in floats.nodes},
                      known.corrections)  # fmt: skip
-    plan = default_plan(graph, board, model_hash(made.model))
-    return finish(graph, replace(plan, dtype=DType.I8.value), board, made.model.name)
+    plan = replace(default_plan(graph, board, model_hash(made.model)), dtype=DType.I8.value)
+    generated = finish(graph, plan, board, made.model.name)
+    found = judge(generated, gauge, board, pick_runner(board), 3600.0)
+    if isinstance(found, str):
+        raise RuntimeError(f"{made.model.stem}: {found}")
+    return _scores(found, gauge)
 
 
 class _Reader(CalibrationDataReader):
@@ -70,11 +83,9 @@ class _Reader(CalibrationDataReader):
         return dict(batch.inputs) if batch else None
 
 
-def _onnxruntime(made: Prepared, gauge: Gauge) -> Outputs:
+def _onnxruntime(made: Prepared, data: Data, gauge: Gauge) -> Outputs:
     """What onnxruntime's static quantisation makes of the network, with its defaults but for
     scales per channel; without optimisations, whose kernels saturate sums on some machines."""
-    graph = load_graph(made.model)
-    data = open_data([made.samples], [graph.tensors[t] for t in graph.inputs], half=0)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     with tempfile.TemporaryDirectory(prefix="codegen-methods-") as folder:

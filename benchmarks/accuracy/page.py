@@ -133,8 +133,8 @@ _RANGES = """## Ranges
 What `codegen calibrate --method` makes of a network wholly in int8, with weights of 8 and of 7 bits
 (`python -m benchmarks.accuracy --methods`): cosine to the float model and agreement with it, on the
 half that was not calibrated on. The integers are the same on any board; these were computed on the
-developer's machine. Last, what onnxruntime's static quantisation makes of the same network and
-data, with scales per channel.
+developer's machine. "rounded" is with `--round-weights`; last, what onnxruntime's static
+quantisation makes of the same network and data, with scales per channel.
 
 """
 
