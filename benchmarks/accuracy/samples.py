@@ -50,10 +50,13 @@ SOURCES = {
 
 
 def write_samples(name: str, folder: Path) -> Path:
-    """A .npz of inputs, and the photograph of each as its group."""
+    """A .npz of inputs, and the photograph of each as its group. A file that is there is not made
+    again."""
     source, path = SOURCES[name], folder / "samples.npz"
     if not source.side:
         return write_labelled(name, folder)
+    if path.exists():
+        return path
     x, group = _patches(source.side)
     np.savez(path, x=np.asarray(source.prepare(x), np.float32), group=group)
     return path
@@ -64,6 +67,8 @@ def write_labelled(name: str, folder: Path) -> Path | None:
     source, path = SOURCES[name], folder / "labelled.npz"
     if not source.views:
         return None
+    if path.exists():
+        return path
     x, y = data.load(name, source.views)
     np.savez(path, x=x, y=y, group=np.arange(len(y)) // source.views)
     return path
