@@ -33,7 +33,10 @@ top-1 lost, elsewhere the float model's answer for {AGREEMENT:.0%} of the sample
 judged on fewer samples than they are tested on here, and get 3/4 of what may be lost. **float32**
 is our own fastest float plan (the search measures it, too), **int8** what `codegen build
 --calibration` makes without a search, **chosen** what the search took, **greedy** the cheapest row
-of each layer in execution order, own conversions and casts included. Figures in
+of each layer in execution order, own conversions and casts included. Where there are two ratios
+they are those of **int8** and **chosen**, where there are three sizes those of **float32**,
+**int8** and **chosen**; beside our arena stands what the program with OpenBLAS has at its peak,
+heap, arena and weights. Figures in
 brackets are 95 % confidence intervals; views of one photograph count as one sample.
 """
 
@@ -68,17 +71,27 @@ def _speed(rows: Mapping[str, Any], core: str) -> str:
             name, *(f"{p['ms']:.3f}" if p else "" for p in (single, coded, chosen)),
             f"{chosen['int8_layers']} of {chosen['layers']}"
             + (f", {chosen['narrow']} narrow" if chosen["narrow"] else ""),
-            f"{single['ms'] / chosen['ms']:.2f}x", _greedy(row, chosen),
+            _ratios(single, coded, chosen), _greedy(row, chosen),
             f"{peer[1]:.3f} ({peer[0]})" if peer else "",
-            f"{peer[1] / chosen['ms']:.2f}x" if peer else "",
-            f"{blas['ms'] / chosen['ms']:.2f}x" if blas else "",
-            f"{single['arena_bytes'] / 1024:,.0f} / {chosen['arena_bytes'] / 1024:,.0f}",
-            f"{single['weights_bytes'] / 1024:,.0f} / {chosen['weights_bytes'] / 1024:,.0f}",
+            _ratios({"ms": peer[1]}, coded, chosen) if peer else "",
+            _ratios(blas, coded, chosen) if blas else "",
+            _sizes("arena_bytes", single, coded, chosen),
+            f"{blas['peak_bytes'] / 1024:,.0f}" if blas else "",
+            _sizes("weights_bytes", single, coded, chosen),
         ))  # fmt: skip
     head = ("network", "float32, ms", "int8, ms", "chosen, ms", "layers in int8", "over float32",
             "over greedy", "best int8 peer, ms", "over it", "over im2col + OpenBLAS", "arena, KiB",
-            "weights, KiB")  # fmt: skip
+            "OpenBLAS, KiB", "weights, KiB")  # fmt: skip
     return _table(head, lines)
+
+
+def _ratios(other: Mapping[str, Any], *plans: Mapping[str, Any] | None) -> str:
+    """By how much the plans are faster."""
+    return " / ".join(f"{other['ms'] / p['ms']:.2f}x" if p else "?" for p in plans)
+
+
+def _sizes(key: str, *plans: Mapping[str, Any] | None) -> str:
+    return " / ".join(f"{p[key] / 1024:,.0f}" if p else "?" for p in plans)
 
 
 def _greedy(row: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
@@ -87,17 +100,21 @@ def _greedy(row: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
 
 
 def _summary(rows: Mapping[str, Any], core: str) -> str:
-    gains = [r["plans"]["float32"]["ms"] / r["plans"]["chosen"]["ms"] for r in rows.values()]
-    leads = [
-        p[1] / r["plans"]["chosen"]["ms"] for n, r in rows.items() if (p := best_peer(core, n))
-    ]
-    blas = [b["ms"] / r["plans"]["chosen"]["ms"] for n, r in rows.items()
-            if (b := blas_of(core, n))]  # fmt: skip
+    return "Geometric means: " + "; ".join(
+        f"**{plan}** {_means(rows, core, plan)}" for plan in ("int8", "chosen")
+    ) + ".\n"
+
+
+def _means(rows: Mapping[str, Any], core: str, plan: str) -> str:
+    found = {n: r["plans"] for n, r in rows.items() if plan in r["plans"]}
+    gains = [p["float32"]["ms"] / p[plan]["ms"] for p in found.values()]
+    leads = [best[1] / p[plan]["ms"] for n, p in found.items() if (best := best_peer(core, n))]
+    blas = [b["ms"] / p[plan]["ms"] for n, p in found.items() if (b := blas_of(core, n))]
     said = [f"{_mean(gains):.2f}x our float32"]
     said += [f"{_mean(leads):.2f}x the best int8 peer"] if leads else []
     if blas:
         said.append(f"{_mean(blas):.2f}x im2col + OpenBLAS in float32 (at most {max(blas):.2f}x)")
-    return f"Geometric means: {', '.join(said)}.\n"
+    return ", ".join(said)
 
 
 def _accuracy(rows: Mapping[str, Any]) -> str:
