@@ -16,6 +16,9 @@ from codegen.calibration.collect import Settings, calibrate
 from codegen.calibration.data import open_data
 from codegen.calibration.record import Calibration
 from codegen.calibration.sensitivity import with_sensitivity
+from codegen.graph import Graph
+from codegen.layer import layer_of
+from codegen.ops import OPS
 from codegen.pipeline import load_graph
 from codegen.run.local import LocalRunner
 from rl.finalists import Finalist
@@ -23,7 +26,9 @@ from rl.limits import Limits
 from rl.request import Request
 from rl.tune import Tools, Tuned, milliseconds, tune
 
-CALIBRATED, LOSSES = 500, 12  # samples, at most
+CALIBRATED = 500  # samples, at most
+# Samples over which losses of layers are measured: as many as make so many multiply-adds.
+_LEAST, _MOST, _WORK = 12, 64, 1_000_000_000
 WIDTHS = (8, 7, 4)  # of weights, in bits: those for which there are kernels
 COSINE, AGREEMENT, DROP = 0.99, 0.98, 0.005
 MANY = 2000  # labelled samples, from which on the loss of top-1 is a limit, below it agreement is
@@ -82,7 +87,13 @@ def _calibrated(model: Path, path: Path) -> Calibration:
     graph = load_graph(model)
     data = open_data([path], [graph.tensors[t] for t in graph.inputs], half=0)
     found = calibrate(model, graph, data, Settings(samples=CALIBRATED))
-    return with_sensitivity(found, graph, data, LOSSES, widths=WIDTHS)
+    return with_sensitivity(found, graph, data, _losses(graph), widths=WIDTHS)
+
+
+def _losses(graph: Graph) -> int:
+    products = [(n, macs) for n in graph.nodes if (macs := OPS[n.op].macs)]
+    macs = sum(macs(layer_of(graph, n, "nchw").dims) for n, macs in products)
+    return min(max(_WORK // macs, _LEAST), _MOST)
 
 
 def _figures(
