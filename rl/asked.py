@@ -1,5 +1,7 @@
 """Requests that cannot be met are refused before the work."""
 
+from math import ceil
+
 from codegen.errors import CodegenError
 from codegen.pipeline import calibration_of, model_hash
 from codegen.run import Runner
@@ -51,6 +53,15 @@ def _check_judged(request: Request) -> None:
             "--max-accuracy-drop", "data without labels", "an array `y` or `labels` in the .npz",
             "give labels, or use --min-agreement",
         )  # fmt: skip
+    count = min(request.samples or len(request.data), len(request.data))
+    least = round(1.0 - limits.agreement, 9)
+    if 0 < count * least < 1:
+        raise CodegenError(
+            "--min-agreement",
+            f"{limits.agreement:.4g} of {count} samples leaves none on which plans may differ",
+            f"{ceil(1 / least)} samples or more for such a limit",
+            "give more with --data and --samples, or ask for less",
+        )
     sha = model_hash(request.model, request.shapes)
     if not calibration_of(request.calibration, sha).sensitivity:
         raise CodegenError(

@@ -174,6 +174,8 @@ def requested(prepared, **more) -> Request:
     (dict(pareto=("latency", "error")), "--pareto error: beside --calibration"),
     (dict(limits=Limits(cosine=0.9), data=None), "--min-cosine: without --data"),
     (dict(limits=Limits(agreement=0.9), data=None), "--min-agreement: without --data"),
+    (dict(limits=Limits(agreement=0.95)),
+     "--min-agreement: 0.95 of 12 samples leaves none on which plans may differ; 20 samples or"),
     (dict(limits=Limits(drop=0.0), calibration=None), "--max-accuracy-drop: without --calibration"),
 ])  # fmt: skip
 def test_requests_that_cannot_be_met(prepared, changes, said):
