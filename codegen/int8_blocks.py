@@ -6,6 +6,7 @@ from typing import Any
 
 from codegen.int8_depthwise_order import DepthwiseOrder, Windows, depthwise_order
 from codegen.int8_order import int8_order
+from codegen.winograd_blocks import odd_lines
 
 # A block of pixels, inputs and outputs, stays in L1 (32 KiB) while weights pass, which stream from
 # L2. Weights that do not stay there beside others come from memory; then blocks are large.
@@ -52,7 +53,7 @@ def qwinograd(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
     tiles = d["n"] * ty * tx
     groups = -(-tiles // p["mr"])
     rows = -(-tiles // groups)
-    v_plane, u_plane = _odd_lines(rows * c), _odd_lines(c * nr)
+    v_plane, u_plane = odd_lines(rows * c, 2), odd_lines(c * nr, 2)
     most = max(_FAR_BYTES // (2 * planes * v_plane), 1)
     together = -(-groups // -(-groups // most))
     z_bytes = max(4 * planes * rows * nr, _LINE_BYTES * -(-planes * c // _LINE_BYTES))
@@ -62,12 +63,6 @@ def qwinograd(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
         "edges": bool(d["pt"] or d["pl"] or 4 * ty + 2 > d["h"] or 4 * tx + 2 > d["w"]),
         "scratch_floats": z_bytes + 2 * planes * (u_plane + together * v_plane),
     }  # fmt: skip
-
-
-def _odd_lines(count: int) -> int:
-    """Elements of 16 bits, rounded up to an odd number of cache lines."""
-    line = _LINE_BYTES // 2
-    return (-(-count // line) | 1) * line
 
 
 def qdepthwise(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def winograd_blocks(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any
 
     choices = _choices(tiles, panels, rows, d.get("panels", 0))
     block, together = min(choices, key=lambda choice: price(*choice))
-    v_plane = _odd_lines(rows * depth)
+    v_plane = odd_lines(rows * depth)
     groups = -(-block // rows)
     return {
         "fy": y.f,
@@ -192,9 +192,10 @@ def _choices(tiles: int, panels: int, rows: int, packed: int) -> Iterator[tuple[
         yield from dict.fromkeys((block, together) for together in counts)
 
 
-def _odd_lines(floats: int) -> int:
-    """Rounded up to an odd number of cache lines of 16 floats."""
-    return (-(-floats // 16) | 1) * 16
+def odd_lines(count: int, size: int = 4) -> int:
+    """Elements of so many bytes, rounded up to an odd number of cache lines."""
+    line = _LINE // size
+    return (-(-count // line) | 1) * line
 
 
 def inorder_winograd(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:

@@ -144,11 +144,11 @@ def tune(request: Request, tools: Tools) -> Tuned:
     def propose(table: Table) -> Iterator[tuple[str, Plan]]:
         learnt = build_space(graph, request.board, table, codes)
         guard.learn(contest)
-        now = within_loss(Walk(learnt), replace(goal, loss_price=0.0), guard.loss)
+        walk, free = Walk(learnt), replace(goal, loss_price=0.0)
+        now = within_loss(walk, free, guard.loss)
         yield from _proposals(request, agent, now, learnt, as_plan, interrupts)
         if guard.loss < float("inf"):
-            free = replace(now, loss_price=0.0)
-            within = optimum_within(Walk(learnt), free, guard.loss)
+            within = optimum_within(walk, free, guard.loss)
             if within:
                 yield "exact within losses", as_plan(learnt, within.choices)
 

@@ -15,10 +15,12 @@ from codegen.board import Board
 from codegen.calibration.collect import Settings, calibrate
 from codegen.calibration.data import open_data
 from codegen.calibration.record import Calibration
+from codegen.calibration.rounding import narrow_widths
 from codegen.calibration.sensitivity import with_sensitivity
 from codegen.graph import Graph
 from codegen.layer import layer_of
 from codegen.ops import OPS
+from codegen.ops.quantised import BITS
 from codegen.pipeline import load_graph
 from codegen.run.local import LocalRunner
 from rl.finalists import Finalist
@@ -29,7 +31,6 @@ from rl.tune import Tools, Tuned, milliseconds, tune
 CALIBRATED = 500  # samples, at most
 # Samples over which losses of layers are measured: as many as make so many multiply-adds.
 _LEAST, _MOST, _WORK = 12, 64, 1_000_000_000
-WIDTHS = (8, 7, 4)  # of weights, in bits: those for which there are kernels
 COSINE, AGREEMENT, DROP = 0.99, 0.98, 0.005
 MANY = 2000  # labelled samples, from which on the loss of top-1 is a limit, below it agreement is
 # Plans are judged on fewer samples than they are tested on: of what they may lose they get this.
@@ -87,7 +88,7 @@ def _calibrated(model: Path, path: Path) -> Calibration:
     graph = load_graph(model)
     data = open_data([path], [graph.tensors[t] for t in graph.inputs], half=0)
     found = calibrate(model, graph, data, Settings(samples=CALIBRATED))
-    return with_sensitivity(found, graph, data, _losses(graph), widths=WIDTHS)
+    return with_sensitivity(found, graph, data, _losses(graph), widths=(BITS, *narrow_widths()))
 
 
 def _losses(graph: Graph) -> int:

@@ -61,8 +61,7 @@ def _expand_binary(op: str, b: Any, node: Any) -> None:
 
 def _expand_softmax(b: Any, node: Any) -> None:
     """Since opset 13 along one axis, before of all from there on."""
-    op = "Softmax"
-    y = b.add(op, [_real(b, node, 0)], {"axis": node.attrs["axis"]}, f"{node.name}/{op}",
+    y = b.add("Softmax", [_real(b, node, 0)], {"axis": node.attrs["axis"]}, f"{node.name}/softmax",
               opset=node.attrs["opset"])[0]  # fmt: skip
     _codes(b, node, y, 3)
 
@@ -113,7 +112,7 @@ def _gemm_case(bias: bool, coded: bool, **attrs: Any) -> Case:
     rng = np.random.default_rng(3)
     a, w = (rng.integers(0, 256, s).astype(np.uint8) for s in ((3, 20), (7, 20)))
     inputs = [a, np.array(0.02, np.float32), np.array(120, np.uint8),
-              w.astype(np.int16).__sub__(128).astype(np.int8), np.array(0.01, np.float32),
+              (w.astype(np.int16) - 128).astype(np.int8), np.array(0.01, np.float32),
               np.array(0, np.int8), np.arange(-300, 400, 100, dtype=np.int32) if bias else None,
               *([np.array(0.1, np.float32), np.array(99, np.uint8)] if coded else [])]  # fmt: skip
     known = tuple(i for i in range(1, len(inputs)) if inputs[i] is not None)
