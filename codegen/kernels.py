@@ -36,6 +36,7 @@ _KEYS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "split": _TEXT,
     "inplace": ("input or residual", lambda v: v in ("input", "residual")),
     "pitch": ("true or false", lambda v: isinstance(v, bool)),
+    "reals": ("true or false", lambda v: isinstance(v, bool)),
     "rate": (
         "a positive number, or a table of them by core with a default",
         lambda v: _is_rate(v) or _is_rate_table(v),
@@ -63,7 +64,7 @@ class Kernel:
     derive.py that computes further sizes and scratch, `split` one in ranges.py that divides the
     output among threads ("" = computed whole). `inplace`: y may lie on an "input" of its size, or
     on the "residual". `pitch`: y's pixels may lie further apart than the number of channels, so
-    that a concatenation can be written in place.
+    that a concatenation can be written in place. `reals`: of codes it can write real values.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Kernel:
     split: str = ""
     inplace: str = ""
     pitch: bool = False
+    reals: bool = False
     rates: Mapping[str, float] = field(default_factory=lambda: {"default": 0.1})
 
     def come(self, layout: str) -> str:
@@ -196,6 +198,8 @@ def refusal(row: Kernel, layer: Layer, isa: tuple[str, ...]) -> str:
         return f"it needs isa {row.isa!r}; the board has {', '.join(isa) or 'none'}"
     if "any" not in row.dtype and layer.dtype not in row.dtype:
         return f"it computes {'/'.join(row.dtype)}, not {layer.dtype}"
+    if layer.dims.get("reals") and not row.reals:
+        return "it writes codes, not real values"
     for key, wanted in row.when.items():
         allowed = wanted if isinstance(wanted, list) else [wanted]
         if layer.dims.get(key) not in allowed:

@@ -320,6 +320,16 @@ def _forget_shapes(model: ModelProto) -> None:
             out.type.tensor_type.ClearField("shape")
 
 
+def with_inputs(model: ModelProto, given: Mapping[str, DType]) -> None:
+    """Make intermediate tensors of these types inputs of `model`, whatever computed them."""
+    for node in model.graph.node:
+        for i, name in enumerate(node.output):
+            if name in given:
+                node.output[i] = f"{name}/computed"
+                kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(given[name].numpy))
+                model.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, None))
+
+
 def with_outputs(model: ModelProto, names: Sequence[str]) -> tuple[str, ...]:
     """Make intermediate tensors outputs of `model`; returns those that it has."""
     made = {o for n in model.graph.node for o in n.output}

@@ -9,7 +9,7 @@ import numpy as np
 from codegen.errors import CodegenError
 from codegen.graph import Graph
 from codegen.interpret import interpret
-from codegen.onnx_file import pin_shapes, read_model, with_outputs
+from codegen.onnx_file import pin_shapes, read_model, with_inputs, with_outputs
 from codegen.types import DType
 
 
@@ -33,13 +33,14 @@ def random_inputs(graph: Graph, seed: int) -> dict[str, np.ndarray]:
 
 class Reference:
     """An onnxruntime session on the model as the user gave it, with `extra` intermediate tensors
-    as outputs."""
+    as outputs; `given` ones, with their types, are inputs."""
 
     def __init__(
         self,
         path: Path,
         shapes: Mapping[str, Sequence[int]] | None = None,
         extra: Sequence[str] = (),
+        given: Mapping[str, DType] | None = None,
     ):
         # Nothing about a user's network leaves their machine; read when the library starts.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -49,6 +50,7 @@ class Reference:
         for node in model.graph.node:
             node.name = ""  # onnxruntime refuses two nodes of one name; nothing here needs them
         self.extra = with_outputs(model, extra)
+        with_inputs(model, given or {})
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = 2

@@ -34,7 +34,8 @@ class Action:
     nodes that move data). `reads`: what must lie where, of the group's last node in `later`.
     `pitch`: it can write into a concatenation. `inplace`: as in the kernel's row. `errors`:
     rounding errors as multiples of a direct computation's. `bits`: the node is computed in int8,
-    with weights of that width, which makes the outputs lose `loss` (rl/codes.py)."""
+    with weights of that width, which makes the outputs lose `loss` (rl/codes.py);
+    with `reals` what it writes are no codes."""
 
     kernel: str
     layout: str
@@ -46,11 +47,16 @@ class Action:
     inplace: str = ""
     errors: float = field(default=1.0, compare=False)
     bits: int = 0
+    reals: bool = False
     loss: float = field(default=0.0, compare=False)
 
     def form(self, tensor: str) -> str:
-        """The name of a tensor as this action reads or writes it."""
+        """The name of a tensor as this action reads it."""
         return coded(tensor) if self.bits else tensor
+
+    def made(self, tensor: str) -> str:
+        """The name of a tensor as this action writes it."""
+        return coded(tensor) if self.bits and not self.reals else tensor
 
     @property
     def price(self) -> Price:
@@ -227,7 +233,8 @@ def _coded_actions(
     for action in _actions(variant.graph, variant.node, board, table):
         if action.kernel in variant.rows:
             reads = tuple((name[t], layout) for t, layout in action.reads)
-            yield replace(action, reads=reads, bits=variant.bits, loss=variant.loss)
+            yield replace(action, reads=reads, bits=variant.bits, loss=variant.loss,
+                          reals=bool(variant.node.attrs.get("reals")))  # fmt: skip
 
 
 def _variable(graph: Graph, node: Node) -> list[str]:

@@ -263,7 +263,7 @@ class _Step:
     ) -> None:
         """Results, of which those that are not an action's are only another name."""
         for name in filter(None, node.outputs):
-            tensor = coded(name) if codes or (action and action.bits) else name
+            tensor = action.made(name) if action else coded(name) if codes else name
             facts = self.walk.facts[tensor]
             joined = facts.joined and facts.alone and not facts.output
             pitch = action is not None and action.pitch
@@ -324,7 +324,7 @@ def _classes(actions: tuple[Action, ...]) -> list[int]:
     """Actions that lead to the same state have the same number."""
     known: dict[tuple, int] = {}
     return [
-        known.setdefault((a.layout, a.reads, a.later, a.group, a.pitch, a.bits > 0,
+        known.setdefault((a.layout, a.reads, a.later, a.group, a.pitch, a.bits > 0, a.reals,
                           tuple(a.prices)),
                          len(known))
         for a in actions

@@ -285,6 +285,9 @@ def _qconv_trials(row: Kernel) -> Iterator[Case]:
     for h, w, c, m in ((8, 8, 8, 16), (9, 7, 24, 16), (4, 37, 16, 32), (6, 6, 32, 16)):
         yield qconv_case((2, c, h, w), m, (3, 3), pads=(h % 4 and 1, 1, h % 2, w % 2))
     yield qconv_case((1, 64, 30, 30), 16, (3, 3), pads=(1, 1, 1, 1))
+    for m in (16, 21):
+        yield qconv_case((1, 64, 5, 7), m, (1, 1), reals=1)
+        yield qconv_case((1, 16, 5, 7), m, (3, 3), pads=(1, 1, 1, 1), reals=1)
     for c, kernel, stride in ((8, 3, 1), (16, 3, 2), (24, 5, 1), (40, 3, 1), (32, 7, 2)):
         window = dict(group=c, strides=(stride, stride))
         yield qconv_case((2, c, 9, 8), c, (kernel,) * 2, pads=(kernel // 2,) * 4, **window)
@@ -299,6 +302,8 @@ def _qdense_trials(row: Kernel) -> Iterator[Case]:
             yield quantised.qdense_case(m, k, n, bits=_bits(row))
             yield quantised.qdense_case(m, 32 * -(-k // 32), n, bits=_bits(row))
     yield quantised.qdense_case(107, 512, 19, bits=_bits(row))
+    for m, n in ((1, 17), (9, 32)):
+        yield quantised.qdense_case(m, 64, n, bits=_bits(row), reals=1)
 
 
 TILED = {

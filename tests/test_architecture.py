@@ -22,7 +22,9 @@ ORDER = [
     "int8_blocks", "transpose_blocks", "derive", "packed_size",
     "threads", "plan", "cost", "heuristic", "ranges", "schedule", "regions", "split", "order",
     "memory", "sources", "emit", "cpus", "toolchain", "stack", "build", "footprint", "run", "fleet",
-    "compare", "reference", "verify", "pipeline", "calibration", "accuracy", "attribution",
+    "compare", "reference", "verify", "pipeline", "calibration.activations",
+    "calibration.preprocess", "calibration.ports", "calibration.files", "calibration.data",
+    "calibration.outputs", "calibration", "accuracy", "attribution",
     "memory_map", "report", "store", "pricing", "program", "measured", "svg_text", "roofline",
     "profile_text", "health", "peers", "validate", "verbs", "cli",
 ]

@@ -287,7 +287,7 @@ def test_few_samples_are_a_warning_and_ranges_can_be_shown(resnet_data, tmp_path
     )  # fmt: skip
     assert code == 0
     assert "warning: 3 sample(s)" in stderr
-    assert stdout.splitlines()[0].split()[:2] == ["tensor", "minmax"]
+    assert stdout.splitlines()[0].split()[:2] == ["tensor", "mse"]
     assert len(stdout.splitlines()) == 15
     code, stdout, stderr = run(
         capsys, "calibrate", MODELS / "mlperf_ic_resnet8.onnx", "--data", resnet_data, "--half", 1,

@@ -14,8 +14,8 @@ from codegen.accuracy.scores import Outputs
 from codegen.board import Board
 from codegen.calibration.collect import Settings, calibrate
 from codegen.calibration.data import open_data
-from codegen.calibration.record import Calibration
-from codegen.calibration.rounding import narrow_widths
+from codegen.calibration.record import OUTPUT, Calibration
+from codegen.calibration.rounding import narrow_widths, with_rounding
 from codegen.calibration.sensitivity import with_sensitivity
 from codegen.graph import Graph
 from codegen.layer import layer_of
@@ -87,7 +87,8 @@ def _within(least: float) -> float:
 def _calibrated(model: Path, path: Path) -> Calibration:
     graph = load_graph(model)
     data = open_data([path], [graph.tensors[t] for t in graph.inputs], half=0)
-    found = calibrate(model, graph, data, Settings(samples=CALIBRATED))
+    found = calibrate(model, graph, data, Settings(OUTPUT, samples=CALIBRATED))
+    found, _ = with_rounding(found, model, graph, data)
     return with_sensitivity(found, graph, data, _losses(graph), widths=(BITS, *narrow_widths()))
 
 

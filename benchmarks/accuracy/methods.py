@@ -15,7 +15,7 @@ from codegen.accuracy.metrics import parse_metrics
 from codegen.accuracy.scores import Outputs
 from codegen.board import load_board
 from codegen.calibration.data import Data, open_data
-from codegen.calibration.record import METHODS, Calibration, read_calibration
+from codegen.calibration.record import CHOICES, OUTPUT, Calibration, read_calibration
 from codegen.calibration.rounding import with_rounding
 from codegen.graph import Graph
 from codegen.heuristic import default_plan
@@ -26,7 +26,7 @@ from codegen.run import pick_runner
 from codegen.types import DType
 
 WIDTHS = (8, 7)
-ROUNDED = "mse"  # the ranges with which rounding is tried
+ROUNDED = OUTPUT  # the ranges with which rounding is tried
 _SCORES = ("agreement", "cosine")
 
 
@@ -41,7 +41,7 @@ def compare(made: Prepared, samples: int) -> dict[str, dict[str, float]]:
     gauge = gauge_of(made.model, {}, second, samples, 0)
     known = replace(read_calibration(made.calibration), rounding={})
     out = {}
-    for method in METHODS:
+    for method in CHOICES:
         for bits in WIDTHS:
             ranges = replace(known, method=method)
             out[f"{method}, {bits} bits"] = _judged(made, graph, ranges, bits, gauge)

@@ -25,7 +25,8 @@ believed: for ncnn in int8 they came out at 0.70 (A57), 0.80 (A72) and 0.83 (A53
 published. Accuracy is that of the generated C, as the developer's machine runs it with SIMDe in
 place of NEON's intrinsics; integers come out the same as under qemu (tests/test_accuracy.py).
 
-Each network is calibrated (`codegen calibrate --half 0 --sensitivity`) on one half of its data, and
+Each network is calibrated (`codegen calibrate --method output --round-weights --half 0
+--sensitivity`) on one half of its data, and
 everything below is measured on the other half; views and patches of one photograph are in one half.
 `codegen tune --calibration` then decides for each layer whether it is in int8, within a cosine of
 {COSINE} to the float model and, where there are {MANY} labelled samples or more, {DROP:.1%} of

@@ -13,7 +13,8 @@ from codegen.calibration.activations import Activations
 from codegen.calibration.data import Batch, Data
 from codegen.calibration.histogram import Histogram
 from codegen.calibration.methods import all_ranges
-from codegen.calibration.record import Calibration, DataRecord, check_method
+from codegen.calibration.outputs import with_output_ranges
+from codegen.calibration.record import OUTPUT, Calibration, DataRecord, check_method
 from codegen.errors import CodegenError
 from codegen.graph import Graph
 from codegen.passes.quantise import PRODUCTS
@@ -29,7 +30,7 @@ class Settings:
     """`samples` are drawn at random by `seed` where there are more (None: all are used);
     `percentile` is that of the method of this name, above 50 and at most 100."""
 
-    method: str = "minmax"
+    method: str = "mse"
     percentile: float = 99.99
     samples: int | None = None
     seed: int = 0
@@ -55,8 +56,8 @@ def calibrate(
     progress: Progress = lambda done, of: None,
 ) -> Calibration:
     """The ranges of all activations of `graph`, which is `codegen.pipeline.load_graph` of `model`
-    and `shapes`. Holds the activations of one run at a time. `progress` is told the samples done,
-    of how many."""
+    and `shapes`. Holds the activations of one run at a time. `progress` is told what is done, of
+    how much."""
     check_settings(settings)
     chosen = data.choose(settings.samples, settings.seed)
     batches = data.batches(chosen)
@@ -80,7 +81,7 @@ def calibrate(
                     sums[name] = sums.get(name, 0.0) + _channel_sums(value)
         done += len(batch.samples)
         progress(done, len(chosen))
-    return Calibration(
+    found = Calibration(
         model_hash(model, shapes),
         settings.method,
         settings.percentile,
@@ -94,6 +95,12 @@ def calibrate(
             for n, total in sums.items() if n not in lost
         },
     )  # fmt: skip
+    if settings.method != OUTPUT:
+        return found
+    count = len(chosen)
+    return with_output_ranges(
+        found, model, graph, data, shapes, lambda k, of: progress(count + k, count + of)
+    )
 
 
 def _channel_sums(value: np.ndarray) -> np.ndarray:

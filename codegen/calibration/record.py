@@ -16,7 +16,9 @@ from codegen.types import WIDTHS
 
 SCHEMA = 1
 _WIDTHS = {str(bits): bits for bits in WIDTHS}
-METHODS = ("minmax", "percentile", "mse", "entropy")
+METHODS = ("minmax", "percentile", "mse", "entropy")  # from the values of a tensor
+OUTPUT = "output"  # from what the network makes of them (calibration/outputs.py)
+CHOICES = (*METHODS, OUTPUT)
 _KEYS = {
     "schema": int, "model_sha256": str, "method": str, "percentile": (int, float), "data": dict,
     "tensors": dict, "means": dict, "not_calibrated": dict, "sensitivity": dict,
@@ -60,7 +62,8 @@ class DataRecord:
 class Calibration:
     """Ranges of the float32 activations of the optimised graph, by tensor and method.
 
-    `method` is the chosen one of METHODS; the others are kept beside it. `not_calibrated` says of
+    `method` is the chosen one of CHOICES; the others are kept beside it, but "output" only where
+    it was asked for. `not_calibrated` says of
     each tensor that has no range why. `sensitivity` has, per layer and width of its weights in
     bits, what the outputs lose where it alone is in int8 (codegen/calibration/sensitivity.py);
     empty where that was not measured. `means` has the mean of each channel of the tensors that
@@ -154,7 +157,8 @@ def calibration_of_dict(raw: Any, where: str) -> Calibration:
     _check_keys(where, "", {**dict.fromkeys(_OPTIONAL, {}), **raw}, _KEYS)
     check_method(raw["method"], where)
     _check_keys(where, "data.", raw["data"], _DATA)
-    tensors = {name: _ranges(where, name, entry) for name, entry in raw["tensors"].items()}
+    methods = {*METHODS, raw["method"]}
+    tensors = {n: _ranges(where, n, entry, methods) for n, entry in raw["tensors"].items()}
     return Calibration(
         raw["model_sha256"],
         raw["method"],
@@ -187,7 +191,7 @@ def _check_keys(where: str, prefix: str, raw: Mapping[str, Any], kinds: Mapping[
             )  # fmt: skip
 
 
-def _ranges(where: str, name: str, entry: Any) -> dict[str, Range]:
+def _ranges(where: str, name: str, entry: Any, methods: set[str]) -> dict[str, Range]:
     def fits(pair: Any) -> bool:
         return (
             isinstance(pair, list)
@@ -198,15 +202,15 @@ def _ranges(where: str, name: str, entry: Any) -> dict[str, Range]:
 
     if (
         not isinstance(entry, dict)
-        or set(entry) != set(METHODS)
+        or not methods <= set(entry) <= set(CHOICES)
         or not all(map(fits, entry.values()))
     ):
         raise CodegenError(
             where, f"entry of tensor {name!r} is {entry!r}",
-            f"[low, high] with low <= 0 <= high for each of {', '.join(METHODS)}",
+            f"[low, high] with low <= 0 <= high for each of {', '.join(sorted(methods))}",
             "calibrate again",
         )  # fmt: skip
-    return {m: Range(float(entry[m][0]), float(entry[m][1])) for m in METHODS}
+    return {m: Range(float(entry[m][0]), float(entry[m][1])) for m in CHOICES if m in entry}
 
 
 def _means(where: str, name: str, entry: Any) -> tuple[float, ...]:
@@ -247,10 +251,10 @@ def _rounding(where: str, name: str, entry: Any) -> dict[int, str]:
 
 
 def check_method(method: str, where: str) -> None:
-    """CodegenError unless `method` is one of METHODS."""
-    if method not in METHODS:
+    """CodegenError unless `method` is one of CHOICES."""
+    if method not in CHOICES:
         raise CodegenError(
-            where, f"unknown method {method!r}", f"methods: {', '.join(METHODS)}", "name one"
+            where, f"unknown method {method!r}", f"methods: {', '.join(CHOICES)}", "name one"
         )
 
 

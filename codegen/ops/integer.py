@@ -30,7 +30,7 @@ from codegen.ops.base import (
     broadcast,
     same_as_first,
 )
-from codegen.ops.quantised import HIGH, LOW, RESIDUAL_ZERO, X_ZERO, Y_ZERO
+from codegen.ops.quantised import HIGH, LOW, RESIDUAL_ZERO, X_ZERO, Y_ZERO, written
 
 CODES = 256  # of int8
 LEAST = -128  # the first
@@ -59,7 +59,8 @@ def _mul(at: Attrs, a: np.ndarray, b: np.ndarray, zeros: np.ndarray, factors: np
 def _average(at: Attrs, x: np.ndarray, zeros: np.ndarray, factors: np.ndarray) -> np.ndarray:
     total, count = pool.sums(at, x.astype(np.int32) - zeros[X_ZERO])
     by = factors.astype(np.float32)[0] / count.astype(np.float32)
-    return _coded(total.astype(np.float32) * by, zeros)
+    real = total.astype(np.float32) * by
+    return real if at.get("reals") else _coded(real, zeros)
 
 
 def _map(at: Attrs, x: np.ndarray, table: np.ndarray) -> np.ndarray:
@@ -122,10 +123,26 @@ def _pool_cases() -> tuple[Case, ...]:
     whole = tuple(
         Case(((2, c, *size),), {"kernel_shape": size}) for c, size in ((24, (7, 7)), (9, (3, 300)))
     )
-    return tuple(
+    coded = [
         replace(c, inputs=(*c.inputs, _zeros(-5, 0), _factors(1.7)), constants=(1, 2))
         for c in (*pool.AVERAGE_CASES, *whole)
-    )
+    ]
+    reals = [replace(c, attrs={**c.attrs, "reals": 1}) for c in coded if c.attrs.get("pads")]
+    mean = replace(coded[-2], attrs={**coded[-2].attrs, "reals": 1})
+    return (*coded, *reals, mean)
+
+
+def _quantised_average() -> OpDef:
+    """The mean over windows of codes, with the attribute `reals` of products."""
+    plain = pool.average("QAveragePool", _average, "qaverage_pool2d", _pool_cases())
+
+    def infer(at: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
+        return [(plain.infer(at, ins)[0][0], written(at))]
+
+    def dims(at: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, Any]:
+        return {**plain.dims(at, ins, outs), "reals": at.get("reals", 0)}
+
+    return replace(plain, infer=infer, dims=dims, attrs={**plain.attrs, "reals": 0})
 
 
 _EXP = np.exp(-0.05 * np.arange(CODES)).astype(np.float32)
@@ -133,7 +150,7 @@ _EXP = np.exp(-0.05 * np.arange(CODES)).astype(np.float32)
 OPS = (
     OpDef("QAdd", _operands, _add, "qbinary", _pair_dims("add"), cases=_pair_cases(0.6, 0.9)),
     OpDef("QMul", _operands, _mul, "qbinary", _pair_dims("mul"), cases=_pair_cases(0.02)),
-    pool.average("QAveragePool", _average, "qaverage_pool2d", _pool_cases()),
+    _quantised_average(),
     OpDef(
         "QMap", same_as_first, _map, "qmap", _size,
         cases=tuple(Case((x, _TABLE), {}, (1,)) for x in ((2, 3, 5), (1, 7, 4, 3), (1, 97))),

@@ -10,6 +10,8 @@ acc is exact. Weights lie in [-(2^(bits-1) - 1), 2^(bits-1) - 1]; `bits` is an a
 product, 8 where it is missing, and kernels for fewer bits rely on it. What follows acc is float32,
 rounded to nearest, ties to even (ONNX QLinearConv). Without activation and residual `scale` is that
 of a product over y's, and real / y_scale is one multiplication.
+
+With the attribute `reals` y is `real` itself, in float32; y_scale is 1.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +36,7 @@ from codegen.types import DType
 CODES = (DType.I8, DType.U8)
 Finish = Callable[[np.ndarray], np.ndarray]
 BITS = 8  # of a weight
+TYPES = {"bits": BITS, "reals": 0}  # attributes of a product
 # Entries of the constant `zeros` of QConv and QDense.
 X_ZERO, Y_ZERO, LOW, HIGH, RESIDUAL_ZERO = range(5)
 # And of `factors`: what a real result is multiplied by, and the residual's scale.
@@ -111,9 +114,9 @@ def _border_dims(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> d
 
 def requantise(
     acc: np.ndarray, scale: np.ndarray, zeros: np.ndarray, factors: np.ndarray,
-    residual: np.ndarray | None = None, finish: Finish | None = None,
+    residual: np.ndarray | None = None, finish: Finish | None = None, reals: bool = False,
 ) -> np.ndarray:  # fmt: skip
-    """acc, channels in dimension 1 -> int8, as at the top; `finish` is the activation."""
+    """acc, channels in dimension 1 -> int8 or `reals`, as at the top; `finish`: the activation."""
     factors = factors.astype(np.float32)
     real = acc.astype(np.float32) * _along(scale.astype(np.float32), 1, acc.ndim)
     if residual is not None:
@@ -121,6 +124,8 @@ def requantise(
         real = real + centred * factors[RESIDUAL_SCALE]
     if finish:
         real = finish(real.astype(np.float64)).astype(np.float32)
+    if reals:
+        return real
     if finish or residual is not None:
         real = real * factors[Y_FACTOR]
     y = np.rint(real) + np.float32(zeros[Y_ZERO])
@@ -134,7 +139,7 @@ def _reference_conv(
     # sums of less than 2^53 are exact in float64
     wide = x.astype(np.float64) - zeros[X_ZERO]
     acc = conv.reference_conv(attrs, wide, w.astype(np.float64), b.astype(np.float64))
-    return requantise(acc, scale, zeros, factors, **rest)
+    return requantise(acc, scale, zeros, factors, reals=bool(attrs.get("reals")), **rest)
 
 
 def _reference_dense(
@@ -142,7 +147,7 @@ def _reference_dense(
     zeros: np.ndarray, factors: np.ndarray, **rest: Any,
 ) -> np.ndarray:  # fmt: skip
     acc = (x.astype(np.float64) - zeros[X_ZERO]) @ w.astype(np.float64) + b
-    return requantise(acc, scale, zeros, factors, **rest)
+    return requantise(acc, scale, zeros, factors, reals=bool(attrs.get("reals")), **rest)
 
 
 def _normalise_conv(
@@ -152,14 +157,19 @@ def _normalise_conv(
 
 
 def _infer_conv(attrs: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
-    return conv.infer_conv(attrs, ins)
+    return [(conv.infer_conv(attrs, ins)[0][0], written(attrs))]
 
 
 def _infer_dense(attrs: Attrs, ins: Sequence[Tensor | None]) -> Inferred:
     (m, k), (k2, n) = ins[0].shape, ins[1].shape
     if k != k2:
         raise Unsupported(f"inner dimensions differ: {ins[0].shape} and {ins[1].shape}")
-    return [((m, n), ins[0].dtype)]
+    return [((m, n), written(attrs))]
+
+
+def written(attrs: Attrs) -> DType:
+    """The type of what a product or mean of codes writes."""
+    return DType.F32 if attrs.get("reals") else DType.I8
 
 
 def _zero_point(b: Any, name: str, zero: str, dtype: np.dtype | type = np.uint8) -> str:
@@ -241,13 +251,13 @@ def qconv_case(
 
 
 def qdense_case(
-    m: int, k: int, n: int, zero: int = -5, low: int = -128, bits: int = BITS
+    m: int, k: int, n: int, zero: int = -5, low: int = -128, **attrs: int
 ) -> Case:
     """A QDense of such constants."""
     rng = np.random.default_rng(m + k + n)
     constants = _constants(rng, n, k, zero, low)
-    w = _codes(rng, k, n, bits=bits)
-    return Case(((m, k), w, *constants), {"bits": bits}, (1, 2, 3, 4, 5))
+    w = _codes(rng, k, n, bits=attrs.get("bits", BITS))
+    return Case(((m, k), w, *constants), attrs, (1, 2, 3, 4, 5))
 
 
 def _constants(
@@ -259,11 +269,11 @@ def _constants(
     return bias, scale, zeros, np.array([0.75, 0.5], np.float32)
 
 
-def _with_bits(dims: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """The sizes of a product, and the bits of its weights."""
+def _with_types(dims: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """The sizes of a product, the bits of its weights, and whether it writes real values."""
 
     def of(attrs: Attrs, ins: Sequence[Shape], outs: Sequence[Shape]) -> dict[str, Any]:
-        return {**dims(attrs, ins, outs), "bits": attrs.get("bits", BITS)}
+        return {**dims(attrs, ins, outs), **{k: attrs.get(k, v) for k, v in TYPES.items()}}
 
     return of
 
@@ -317,20 +327,23 @@ OPS = (
         ),
     ),
     OpDef(
-        "QConv", _infer_conv, _reference_conv, "qconv2d", _with_bits(conv.OPS[0].dims),
-        attrs={**conv.OPS[0].attrs, "bits": BITS}, normalise=_normalise_conv, spatial=True,
+        "QConv", _infer_conv, _reference_conv, "qconv2d", _with_types(conv.OPS[0].dims),
+        attrs={**conv.OPS[0].attrs, **TYPES}, normalise=_normalise_conv, spatial=True,
         fuses=("activation", "residual"), whole=True, macs=conv.OPS[0].macs,
         cases=(
             qconv_case((1, 3, 9, 7), 5, (3, 3), pads=(1, 1, 1, 1)),
             qconv_case((2, 4, 8, 9), 6, (3, 2), group=2, strides=(2, 1), pads=(0, 1, 1, 0)),
             qconv_case((1, 4, 11, 11), 8, (3, 3), group=4, dilations=(2, 2), pads=(2, 2, 2, 2)),
             qconv_case((1, 6, 13), 4, (5,), pads=(2, 2), strides=(2,), low=-7),
+            qconv_case((1, 8, 5, 7), 19, (1, 1), reals=1),
+            qconv_case((1, 6, 5, 7), 21, (3, 3), pads=(1, 1, 1, 1), reals=1),
         ),
     ),
     OpDef(
-        "QDense", _infer_dense, _reference_dense, "qdense", _with_bits(dense.dense_dims),
-        attrs={"bits": BITS}, fuses=("activation", "residual"), whole=True, macs=_dense_macs,
-        cases=(qdense_case(1, 7, 5), qdense_case(3, 20, 9), qdense_case(2, 33, 18, low=-7)),
+        "QDense", _infer_dense, _reference_dense, "qdense", _with_types(dense.dense_dims),
+        attrs=TYPES, fuses=("activation", "residual"), whole=True, macs=_dense_macs,
+        cases=(qdense_case(1, 7, 5), qdense_case(3, 20, 9), qdense_case(2, 33, 18, low=-7),
+               qdense_case(5, 24, 19, reals=1)),
     ),
     OpDef(
         "QuantizeLinear", _infer_linear, expand=_expand_quantize,

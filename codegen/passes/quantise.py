@@ -3,7 +3,8 @@
 A tensor has one scale and zero point, from the range of its values (asymmetric); weights have a
 scale per output channel and no zero point (symmetric), sums the product of both as their scale.
 What only moves data stays in int8, and all that it moves has one scale; what else can be between
-codes is in integer_forms.py. B. Jacob et al.,
+codes is in integer_forms.py. What is read as codes by nothing that follows is not rounded to any:
+its kernel writes real values, if it can. B. Jacob et al.,
 Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018
 (arXiv:1712.05877).
 """
@@ -39,6 +40,7 @@ Able = Callable[[Graph, Node], bool]
 _LARGEST_BIAS = float(1 << 30)  # of 32 bits, which leaves as much to the products
 _INT32 = np.iinfo(np.int32).max
 _FARTHEST = HIGHEST - LOWEST  # of a code from its zero point
+_REALS = Scale(1.0, 0)  # of what is not rounded to codes
 PRODUCTS = {"Conv": "QConv", "Dense": "QDense"}
 
 
@@ -74,6 +76,10 @@ class _Quantising:
         self.nodes: list[Node] = []
         self.scales = scales_of(graph, spans)
         self.codes: dict[str, str] = {}
+        self.readers: dict[str, list[Node]] = {}
+        for node in graph.nodes:
+            for t in node.reads:
+                self.readers.setdefault(t, []).append(node)
         self.reals = {*graph.inputs, *graph.constants}
 
     def node(self, node: Node) -> None:
@@ -125,23 +131,56 @@ class _Quantising:
         if not (self.chosen(node) and is_product(self.graph, node, self.scales)):
             return False
         x, w = node.inputs[:2]
-        constants, activation = self.constants(node)
         attrs = {**node.attrs, "bits": (self.bits or {}).get(node.name, BITS)}
         attrs.pop("nonzero", None)  # of the floats
-        asked = replace(node, op=PRODUCTS[node.op], activation=activation, attrs=attrs)
+        asked = replace(node, op=PRODUCTS[node.op], attrs=attrs)
+        reals = self.writes_reals(asked)
+        y = _REALS if reals else self.scales[node.outputs[0]]
+        constants, activation = self.constants(node, y, not reals)
+        if reals:
+            asked = replace(asked, attrs={**attrs, "reals": 1})
+        asked = replace(asked, activation=activation)
         fits = sums_fit(constants["i8"], constants["bias"], int(node.op == "Dense"))
         if not fits or not self.able(self.graph, asked):
             return False
         names = [self.edit.constant(f"{w}_{k}", v) for k, v in constants.items()]
         inputs = (self.code(x), *names)
         residual = self.code(node.residual) if node.residual else ""
-        out = self.coded(node.outputs[0])
-        self.nodes.append(replace(asked, inputs=inputs, residual=residual, outputs=(out,)))
+        outputs = self.written(asked)
+        self.nodes.append(replace(asked, inputs=inputs, residual=residual, outputs=outputs))
         return True
 
-    def constants(self, node: Node) -> tuple[dict[str, np.ndarray], object]:
-        """Weights, biases, scales, zero points and factors of a product, and the activation that
-        remains: bounds become those of the codes."""
+    def written(self, node: Node) -> tuple[str]:
+        """The tensor that a node makes: codes or real values."""
+        name = node.outputs[0]
+        if not node.attrs.get("reals"):
+            return (self.coded(name),)
+        self.reals.add(name)
+        return (name,)
+
+    def writes_reals(self, node: Node) -> bool:
+        """Is a node's result read as real values only, and can a kernel write them?"""
+        asked = replace(node, attrs={**node.attrs, "reals": 1})
+        return self.read_as_reals(node.outputs[0]) and self.able(self.graph, asked)
+
+    def read_as_reals(self, name: str) -> bool:
+        """Is a tensor an output of the network, or read, by nothing that could read codes?"""
+        readers = self.readers.get(name, [])
+        return (bool(readers) or name in self.graph.outputs) and all(
+            self.read_as_reals(n.outputs[0]) if OPS[n.op].view else not self.may_read_codes(n)
+            for n in readers
+        )
+
+    def may_read_codes(self, node: Node) -> bool:
+        return (
+            is_product(self.graph, node, self.scales)
+            or node.op in MOVES
+            or integer_form(self.graph, node, self.scales) is not None
+        )
+
+    def constants(self, node: Node, y: Scale, coded: bool) -> tuple[dict[str, np.ndarray], object]:
+        """Weights, biases, scales, zero points and factors of a product whose result has scale y,
+        and the activation that remains: bounds become those of the codes, if it is `coded`."""
         x = self.scales[node.inputs[0]]
         width = (self.bits or {}).get(node.name, BITS)
         weights, real = operands(self.graph, node)
@@ -152,14 +191,14 @@ class _Quantising:
             change = bias_correction(weights, rounded, mean, node.attrs.get("group", 1))
             real = change if real is None else np.broadcast_to(real, change.shape) + change
         activation, bounds = node.activation, None
-        if activation and activation.op in BOUNDS:
+        if coded and activation and activation.op in BOUNDS:
             bounds, activation = activation.args or (0.0, np.inf), None
         made = product_constants(
             codes.T if node.op == "Dense" else codes,
             by,
             real,
             x,
-            self.scales[node.outputs[0]],
+            y,
             bounds,
             self.scales[node.residual] if node.residual else None,
             bool(activation),
@@ -193,11 +232,14 @@ class _Quantising:
         if form is None or not self.reads_codes(node, form.values):
             return False
         asked = replace(node, op=form.op, inputs=form.values, attrs=form.attrs, activation=None)
+        if "reals" in OPS[form.op].attrs and not node.activation and self.writes_reals(asked):
+            form = integer_form(self.graph, node, {**self.scales, node.outputs[0]: _REALS})
+            asked = replace(asked, attrs={**form.attrs, "reals": 1})
         if not self.able(self.graph, asked):
             return False
         names = [self.edit.constant(f"{node.name}_{k}", v) for k, v in form.constants.items()]
         inputs = (*(self.code(t) for t in form.values), *names)
-        self.nodes.append(replace(asked, inputs=inputs, outputs=(self.coded(node.outputs[0]),)))
+        self.nodes.append(replace(asked, inputs=inputs, outputs=self.written(asked)))
         return True
 
     def outputs(self) -> None:
@@ -273,8 +315,9 @@ def bits_of(graph: Graph) -> dict[str, int]:
     """The nodes that compute or move codes, by name, and the width of their weights."""
     return {
         n.name: n.attrs.get("bits", BITS) for n in graph.nodes
-        if n.op != "Quantize" and not OPS[n.op].view
-        and any(graph.tensors[t].dtype == DType.I8 for t in n.outputs if t)
+        if n.op != "Quantize" and not OPS[n.op].view and (
+            n.attrs.get("reals") or any(graph.tensors[t].dtype == DType.I8 for t in n.outputs if t)
+        )
     }  # fmt: skip
 
 

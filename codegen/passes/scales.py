@@ -1,6 +1,6 @@
 """The scale and zero point of every tensor whose range is known."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,10 +42,10 @@ def moved_values(node: Node) -> tuple[str, ...]:
     return node.inputs if node.op == "Concat" else node.inputs[:1]
 
 
-def scales_of(graph: Graph, spans: Mapping[str, Span]) -> dict[str, Scale]:
-    """The scale of each tensor whose values are known; tensors among which values move share one,
-    which covers them all."""
-    leader = {t: t for t in spans if t in graph.tensors}
+def groups_of(graph: Graph, names: Iterable[str]) -> list[list[str]]:
+    """Those of these tensors that the graph has, by the scale that they share: tensors among which
+    values move."""
+    leader = {t: t for t in names if t in graph.tensors}
 
     def find(t: str) -> str:
         while leader[t] != t:
@@ -57,8 +57,16 @@ def scales_of(graph: Graph, spans: Mapping[str, Span]) -> dict[str, Scale]:
             known = [t for t in (*moved_values(node), *node.outputs) if t in leader]
             for t in known[1:]:
                 leader[find(t)] = find(known[0])
-    joined: dict[str, Span] = {}
+    groups: dict[str, list[str]] = {}
     for t in leader:
-        low, high = joined.get(find(t), (0.0, 0.0))
-        joined[find(t)] = min(low, spans[t][0]), max(high, spans[t][1])
-    return {t: scale_of(*joined[find(t)]) for t in leader}
+        groups.setdefault(find(t), []).append(t)
+    return list(groups.values())
+
+
+def scales_of(graph: Graph, spans: Mapping[str, Span]) -> dict[str, Scale]:
+    """The scale of each tensor whose values are known, which covers all that share it."""
+    out = {}
+    for group in groups_of(graph, spans):
+        lows, highs = zip(*(spans[t] for t in group), strict=True)
+        out |= dict.fromkeys(group, scale_of(min(lows), max(highs)))
+    return out

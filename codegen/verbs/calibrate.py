@@ -7,7 +7,7 @@ import click
 from codegen.calibration.collect import FEW, Settings, check_settings
 from codegen.calibration.collect import calibrate as run
 from codegen.calibration.data import open_data
-from codegen.calibration.record import METHODS, Calibration
+from codegen.calibration.record import CHOICES, METHODS, OUTPUT, Calibration
 from codegen.calibration.rounding import Gains, with_rounding
 from codegen.calibration.sensitivity import with_sensitivity
 from codegen.errors import CodegenError
@@ -37,10 +37,12 @@ from codegen.verbs.progress import counted
 )
 @click.option(
     "--method",
-    default="minmax",
+    default="mse",
     show_default=True,
-    metavar="|".join(METHODS),
-    help="Which of the ranges a build takes; all of them are in the file.",
+    metavar="|".join(CHOICES),
+    help="Which of the ranges a build takes. output tries several for each tensor and takes those "
+    "by which the outputs lose least: it loses least and takes minutes. The others are of a "
+    "tensor's values alone, and all in the file.",
 )
 @click.option(
     "--percentile",
@@ -180,8 +182,9 @@ def _losses(found: Calibration) -> list[dict[str, str]]:
 
 
 def _rows(found: Calibration) -> list[dict[str, str]]:
-    """The ranges of every method, the chosen one first."""
-    methods = sorted(METHODS, key=lambda m: m != found.method)
+    """The ranges of every method that was used, the chosen one first."""
+    known = CHOICES if found.method == OUTPUT else METHODS
+    methods = sorted(known, key=lambda m: m != found.method)
     return [
         {"tensor": name, **{m: f"{ranges[m].low:.4g} .. {ranges[m].high:.4g}" for m in methods}}
         for name, ranges in found.tensors.items()

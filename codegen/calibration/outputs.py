@@ -1,0 +1,163 @@
+"""Ranges by what the outputs of the network lose, instead of by the values of a tensor alone.
+
+How much of a range may be clipped depends on what follows: the rare large values of one tensor
+decide the answer, those of another are noise. So each tensor, alone in 8 bits, is tried with
+several ranges, and the network behind it tells which is best. Errors of tensors are nearly
+independent (calibration/sensitivity.py), so that each is chosen by itself. The same measure, over
+all tensors at once, is the loss-aware search of Nahshan et al., Loss Aware Post-training
+Quantization, 2019 (arXiv:1911.07190).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from codegen.calibration.activations import find_sources
+from codegen.calibration.data import Data
+from codegen.calibration.record import METHODS, OUTPUT, Calibration, Range
+from codegen.graph import Graph
+from codegen.layer import layer_of
+from codegen.ops import OPS
+from codegen.passes.scales import MOVES, groups_of, scale_of
+from codegen.reference import Reference
+from codegen.types import DType
+
+_SHARES = (1.0, 0.85, 0.72, 0.61, 0.52, 0.44, 0.37)  # of everything that was seen
+_USUAL = "mse"  # also where the network cannot be cut
+# Samples: as many as make so many multiply-adds, within limits.
+_WORK, _LEAST, _MOST = 25_000_000_000, 24, 256
+# After so many samples narrower ranges that are so much worse than the best are given up.
+_EARLY, _WORSE = 8, 2.0
+
+Shapes = Mapping[str, Sequence[int]]
+Progress = Callable[[int, int], None]
+Losses = dict[Range, list[float]]  # of every sample
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Tensors that share a range; `roots` are the names in the file of those that others are
+    copies of."""
+
+    tensors: tuple[str, ...]
+    roots: tuple[str, ...]
+    types: Mapping[str, DType]  # of the roots, by their names in the file
+
+
+def with_output_ranges(
+    calibration: Calibration,
+    model: Path,
+    graph: Graph,
+    data: Data,
+    shapes: Shapes | None = None,
+    progress: Progress = lambda done, of: None,
+) -> Calibration:
+    """The calibration of this graph, made of this data, with the ranges by method "output", which
+    becomes the chosen one. Tensors of which the file has no twin, and those that nothing reads,
+    keep the range of method "mse"."""
+    samples = min(_samples(graph), calibration.data.samples)
+    batches = data.batches(data.choose(samples, calibration.data.seed))
+    runs = [b.inputs for b in batches]
+    # samples of one photograph lie together, and the first ones decide what is given up
+    runs = [runs[i] for i in np.random.default_rng(calibration.data.seed).permutation(len(runs))]
+    groups = _groups(calibration, model, graph, runs[0], shapes)
+    best = {t: ranges[_USUAL] for t, ranges in calibration.tensors.items()}
+    for i, group in enumerate(groups):
+        best |= dict.fromkeys(group.tensors, _best(calibration, model, shapes, group, runs))
+        progress(i + 1, len(groups))
+    tensors = {t: {**ranges, OUTPUT: best[t]} for t, ranges in calibration.tensors.items()}
+    return replace(calibration, tensors=tensors, method=OUTPUT)
+
+
+def _samples(graph: Graph) -> int:
+    products = [(n, macs) for n in graph.nodes if (macs := OPS[n.op].macs)]
+    macs = sum(macs(layer_of(graph, n, "nchw").dims) for n, macs in products)
+    return min(max(_WORK // max(macs, 1), _LEAST), _MOST)
+
+
+def _groups(
+    calibration: Calibration, model: Path, graph: Graph, sample: Mapping[str, np.ndarray],
+    shapes: Shapes | None,
+) -> list[_Group]:  # fmt: skip
+    """Those whose range can matter: a kernel reads codes of them."""
+    file = {**{t: t for t in graph.inputs}, **find_sources(model, shapes, graph, sample).file}
+    copies = {o for n in graph.nodes if n.op in MOVES or OPS[n.op].view for o in n.outputs}
+    read = {t for n in graph.nodes for t in n.reads}
+    out = []
+    for tensors in groups_of(graph, calibration.tensors):
+        roots = [t for t in tensors if t not in copies]
+        whole = roots and all(t in file and t in read and t not in graph.outputs for t in roots)
+        if whole and any(calibration.tensors[t]["minmax"] != Range(0.0, 0.0) for t in roots):
+            made = {file[t]: graph.tensors[t].dtype for t in roots if t not in graph.inputs}
+            out.append(_Group(tuple(tensors), tuple(file[t] for t in roots), made))
+    return out
+
+
+def _candidates(calibration: Calibration, group: _Group) -> list[Range]:
+    """The range of method "mse", those of the others, and shares of everything that was seen."""
+
+    def joined(method: str) -> Range:
+        ranges = [calibration.tensors[t][method] for t in group.tensors]
+        return Range(min(r.low for r in ranges), max(r.high for r in ranges))
+
+    full = joined("minmax")
+    shares = [Range.around(full.low * s, full.high * s) for s in _SHARES]
+    return list(dict.fromkeys((joined(_USUAL), *map(joined, METHODS), *shares)))
+
+
+def _best(
+    calibration: Calibration, model: Path, shapes: Shapes | None, group: _Group,
+    runs: Sequence[Mapping[str, np.ndarray]],
+) -> Range:  # fmt: skip
+    """The range with which the outputs lose least."""
+    ranges = _candidates(calibration, group)
+    head, tail = Reference(model, shapes, group.roots), Reference(model, shapes, (), group.types)
+    usual, losses = ranges[0], {span: list[float]() for span in ranges}
+    for inputs in runs:
+        known = head.run(inputs)
+        floats = {t: inputs[t] if t in inputs else known[t] for t in group.roots}
+        read = [o for o in tail.outputs if known[o].dtype.kind == "f"]
+        energy = sum(_energy(known[o]) for o in read)
+        for span, found in losses.items():
+            made = tail.run({**inputs, **{t: _coded(v, span) for t, v in floats.items()}})
+            error = sum(_energy(made[o] - known[o]) for o in read)
+            found.append(error / energy if energy else error)
+        losses = _kept(losses, usual)
+    return min(losses, key=lambda span: _gain(losses, span, usual))
+
+
+def _kept(losses: Losses, usual: Range) -> Losses:
+    """Without ranges that clip too much. Those wider than the best are kept: rounding costs about
+    the same for every sample, but what is clipped may be in one that is still to come."""
+    if len(losses[usual]) < _EARLY:
+        return losses
+    best = min(losses, key=lambda span: sum(losses[span]))
+    most = _WORSE * sum(losses[best])
+    return {
+        span: found for span, found in losses.items()
+        if span == usual or _width(span) >= _width(best) or sum(found) <= most
+    }  # fmt: skip
+
+
+def _width(span: Range) -> float:
+    return span.high - span.low
+
+
+def _gain(losses: Losses, span: Range, usual: Range) -> float:
+    """What a range loses more than the usual one, less where that is sure: the mean of the
+    differences and its standard error."""
+    more = np.subtract(losses[span], losses[usual])
+    return float(np.mean(more) + np.std(more) / np.sqrt(len(more)))
+
+
+def _coded(value: np.ndarray, span: Range) -> np.ndarray:
+    """What codes of 8 bits leave of a tensor."""
+    at = scale_of(span.low, span.high)
+    codes = np.clip(np.rint(value / np.float32(at.scale)) + at.zero, -128, 127)
+    return ((codes - at.zero) * np.float32(at.scale)).astype(value.dtype)
+
+
+def _energy(value: np.ndarray) -> float:
+    return float(np.square(value, dtype=np.float64).sum())
