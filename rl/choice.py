@@ -1,5 +1,7 @@
 """Which finalist is taken: the fastest that keeps the limits as it was measured."""
 
+from math import inf
+
 from codegen.board import Board
 from codegen.errors import CodegenError
 from rl.finalists import Contest, Finalist
@@ -65,6 +67,24 @@ def inaccurate(m: EndToEnd, limits: Limits) -> str:
         same, least = m.scores["agreement"], limits.agreement
         return f"it agrees on {same:.2%} of the samples, below --min-agreement {least:.2%}"
     return ""
+
+
+def used(m: EndToEnd, limits: Limits) -> float:
+    """How much of what may be lost a plan loses, as energy of the error: above 1 it breaks a limit.
+    Answers change with the square root of that energy, cosines fall with it."""
+    scores = m.scores
+    if scores is None:
+        return inf
+    shares = [_share(1.0 - scores["cosine"], 1.0 - limits.cosine)] if limits.cosine else []
+    if limits.agreement:
+        shares.append(_share(1.0 - scores["agreement"], 1.0 - limits.agreement) ** 2)
+    if limits.drop is not None:
+        shares.append(_share(max(scores["top1 lost"], 0.0), limits.drop) ** 2)
+    return max(shares, default=0.0)
+
+
+def _share(lost: float, of: float) -> float:
+    return lost / of if of > 0 else inf if lost > 0 else 0.0
 
 
 def milliseconds(cost: float, unit: str, board: Board) -> float:

@@ -1,18 +1,20 @@
 """What the outputs may lose by layers in int8, so that a plan keeps the limits on its accuracy.
 
 Losses of layers only foretell that of a plan, and not how many answers change. So the limit on
-their sum is searched for: it rises while plans that were measured keep what the user asked for,
-falls while they do not, and then lies between the two.
+their sum is searched for, between the largest sum that a measured plan had that keeps what the user
+asked for, and the next one that does not. How much of what may be lost the nearest of these plans
+uses says where to look.
 """
 
-from math import inf, sqrt
+from math import inf, log, sqrt
 
-from rl.choice import inaccurate
+from rl.choice import used
 from rl.finalists import Contest
 from rl.limits import Limits
 
-ROUNDS = 8  # of measuring that it may take
-_STEP, _NEAR = 4.0, 1.5
+ROUNDS = 10  # of measuring that it may take
+_STEP, _NEAR = 4.0, 1.1
+_LEAST = 1e-6  # share of what may be lost
 
 
 class Guard:
@@ -21,7 +23,6 @@ class Guard:
     def __init__(self, limits: Limits):
         self.limits = limits
         self.loss = limits.loss if limits.judged else inf
-        self._kept, self._broken = 0.0, inf  # sums of losses of plans
 
     @property
     def rounds(self) -> int:
@@ -32,17 +33,29 @@ class Guard:
         """Look at all that was measured."""
         if not self.limits.judged:
             return
-        sums = [
-            (contest.codes.loss(f.plan.bits), bool(inaccurate(f.measured, self.limits)))
+        plans = [
+            (contest.codes.loss(f.plan.bits), used(f.measured, self.limits))
             for f in contest.sound() if f.plan.bits
         ]  # fmt: skip
-        self._broken = min((loss for loss, breaks in sums if breaks), default=inf)
-        self._kept = max((loss for loss, _ in sums if loss < self._broken), default=0.0)
-        if self._broken == inf:
-            self.loss = max(self.loss, self._kept * _STEP)
-        elif not self._kept:
-            self.loss = min(self.loss, self._broken) / _STEP
-        elif self._broken / self._kept > _NEAR:
-            self.loss = sqrt(self._kept * self._broken)
+        kept = max((loss for loss, share in plans if share <= 1.0), default=0.0)
+        broken = min((loss for loss, share in plans if share > 1.0 and loss > kept), default=inf)
+        if broken == inf:
+            self.loss = max(self.loss, kept * _STEP)
+        elif not kept:
+            self.loss = min(self.loss, broken) / _STEP
+        elif broken / kept > _NEAR:
+            self.loss = _between(kept, broken, _guess(plans))
         else:
-            self.loss = self._kept
+            self.loss = kept
+
+
+def _guess(plans: list[tuple[float, float]]) -> float:
+    """Where the limit is by the plan that is nearest to it: shares grow with losses."""
+    loss, share = min(plans, key=lambda p: abs(log(max(p[1], _LEAST))))
+    return loss / max(share, _LEAST)
+
+
+def _between(kept: float, broken: float, guess: float) -> float:
+    """The guess, but so that either answer rules out a quarter of what is between."""
+    middle, quarter = sqrt(kept * broken), (broken / kept) ** 0.25
+    return min(max(guess, middle / quarter), middle * quarter)

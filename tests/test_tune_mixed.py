@@ -17,7 +17,7 @@ from codegen.plan import read_plan
 from codegen.resources import examples_dir
 from rl.asked import check
 from rl.assignment import plan_of
-from rl.choice import inaccurate
+from rl.choice import inaccurate, used
 from rl.codes import codes_of
 from rl.exact import optimum
 from rl.explain import explain
@@ -251,3 +251,33 @@ def test_from_data_to_a_plan_of_both_types(prepared, tmp_path):
     warm = json.loads(CliRunner().invoke(cli, args, catch_exceptions=False).stdout)
     assert warm["chosen"] == chosen
     assert warm["measured_candidates"] == 0
+
+
+@pytest.mark.parametrize(("scores", "limits", "share"), [
+    (None, Limits(cosine=0.9), float("inf")),
+    ({"cosine": 0.98}, Limits(cosine=0.96), 0.5),
+    ({"cosine": 1.0, "agreement": 0.97}, Limits(agreement=0.98), 2.25),
+    ({"cosine": 0.9, "top1 lost": 0.0025}, Limits(drop=0.005), 0.25),
+    ({"cosine": 1.0, "top1 lost": -0.01}, Limits(drop=0.0), 0.0),
+    ({"cosine": 1.0, "top1 lost": 0.01}, Limits(drop=0.0), float("inf")),
+    ({"cosine": 0.98, "agreement": 0.99}, Limits(cosine=0.9, agreement=0.98), 0.25),
+])  # fmt: skip
+def test_shares_of_what_may_be_lost(scores, limits, share):
+    measured = EndToEnd(1.0, (), 0, 0, scores=scores)
+    assert used(measured, limits) == pytest.approx(share)
+    assert (used(measured, limits) > 1.0) == bool(inaccurate(measured, limits))
+
+
+def test_the_guard_looks_beyond_a_plan_that_was_unlucky():
+    """Answers change by chance: one that loses more and keeps the limit counts for more."""
+    guard, contest = Guard(Limits(cosine=0.99)), Contested(0.0)
+    shares = {0.01: 0.5, 0.02: 1.1, 0.03: 0.9, 0.08: 3.0}
+    contest.sound = lambda: [
+        SimpleNamespace(
+            plan=SimpleNamespace(bits={"x": loss}),
+            measured=EndToEnd(1.0, (), 0, 0, scores={"cosine": 1 - 0.01 * share}),
+        )
+        for loss, share in shares.items()
+    ]
+    guard.learn(contest)
+    assert 0.03 < guard.loss < 0.05

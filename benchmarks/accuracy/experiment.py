@@ -34,7 +34,7 @@ _LEAST, _MOST, _WORK = 12, 64, 1_000_000_000
 COSINE, AGREEMENT, DROP = 0.99, 0.98, 0.005
 MANY = 2000  # labelled samples, from which on the loss of top-1 is a limit, below it agreement is
 # Plans are judged on fewer samples than they are tested on: of what they may lose they get this.
-_SHARE = 0.75
+_SHARE = 0.9
 _TIMEOUT_S = 7200.0
 _CALIBRATION = "calibration.json"
 
