@@ -52,6 +52,10 @@ class Contest:
         """The network that a plan is for."""
         return self.codes.graph_for(plan.bits) if self.codes else self.graph
 
+    def knows(self, plan: Plan) -> bool:
+        """Was it measured?"""
+        return plan.sha256 in self.finalists
+
     def enter(self, name: str, plan: Plan) -> bool:
         """Measure a plan, unless it was; whether it is new."""
         key = plan.sha256

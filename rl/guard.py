@@ -2,8 +2,9 @@
 
 Losses of layers only foretell that of a plan, and not how many answers change. So the limit on
 their sum is searched for, between the largest sum that a measured plan had that keeps what the user
-asked for, and the next one that does not. How much of what may be lost the nearest of these plans
-uses says where to look.
+asked for, and the next one that does not. How much of what may be lost a plan uses says where else
+to look: which answers change is a matter of chance, so that a plan that loses more may keep what
+one that loses less did not.
 """
 
 from math import inf, log, sqrt
@@ -18,11 +19,13 @@ _LEAST = 1e-6  # share of what may be lost
 
 
 class Guard:
-    """`loss`: what the outputs may lose; infinite where accuracy is not limited."""
+    """`loss`: what the outputs may lose; infinite where accuracy is not limited. `places`: other
+    sums below which a plan may keep the limits, the largest first."""
 
     def __init__(self, limits: Limits):
         self.limits = limits
         self.loss = limits.loss if limits.judged else inf
+        self.places: tuple[float, ...] = ()
 
     @property
     def rounds(self) -> int:
@@ -47,6 +50,9 @@ class Guard:
             self.loss = _between(kept, broken, _guess(plans))
         else:
             self.loss = kept
+        guesses = (loss / max(share, _LEAST) for loss, share in plans)
+        most = max((loss for loss, _ in plans), default=0.0)
+        self.places = tuple(sorted((g for g in guesses if kept < g < most), reverse=True))
 
 
 def _guess(plans: list[tuple[float, float]]) -> float:

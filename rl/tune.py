@@ -148,9 +148,11 @@ def tune(request: Request, tools: Tools) -> Tuned:
         now = within_loss(walk, free, guard.loss)
         yield from _proposals(request, agent, now, learnt, as_plan, interrupts)
         if guard.loss < float("inf"):
-            within = optimum_within(walk, free, guard.loss)
-            if within:
-                yield "exact within losses", as_plan(learnt, within.choices)
+            for loss in (guard.loss, *guard.places):
+                within = optimum_within(walk, free, loss)
+                plan = as_plan(learnt, within.choices) if within else None
+                if plan and not contest.knows(plan):
+                    yield "exact within losses", plan
 
     rounds, stable = 0, False
     with interrupts.caught():

@@ -281,3 +281,8 @@ def test_the_guard_looks_beyond_a_plan_that_was_unlucky():
     ]
     guard.learn(contest)
     assert 0.03 < guard.loss < 0.05
+    assert guard.places == pytest.approx((0.03 / 0.9,))
+    shares[0.03] = 1.2  # then the plan that loses most says where else to look
+    guard.learn(contest)
+    assert 0.01 < guard.loss < 0.02
+    assert guard.places == pytest.approx((0.08 / 3, 0.03 / 1.2, 0.01 / 0.5, 0.02 / 1.1))
