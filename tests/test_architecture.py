@@ -24,7 +24,7 @@ ORDER = [
     "memory", "sources", "emit", "cpus", "toolchain", "stack", "build", "footprint", "run", "fleet",
     "compare", "reference", "verify", "pipeline", "calibration.activations",
     "calibration.preprocess", "calibration.ports", "calibration.files", "calibration.data",
-    "calibration.outputs", "calibration", "accuracy", "attribution",
+    "calibration.cuts", "calibration.outputs", "calibration", "accuracy", "attribution",
     "memory_map", "report", "store", "pricing", "program", "measured", "svg_text", "roofline",
     "profile_text", "health", "peers", "validate", "verbs", "cli",
 ]

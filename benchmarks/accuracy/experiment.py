@@ -28,7 +28,7 @@ from rl.limits import Limits
 from rl.request import Request
 from rl.tune import Tools, Tuned, milliseconds, tune
 
-CALIBRATED = 500  # samples, at most
+CALIBRATED = 200  # samples, at most
 # Samples over which losses of layers are measured: as many as make so many multiply-adds.
 _LEAST, _MOST, _WORK = 12, 64, 1_000_000_000
 COSINE, AGREEMENT, DROP = 0.99, 0.98, 0.005
@@ -89,7 +89,8 @@ def _calibrated(model: Path, path: Path) -> Calibration:
     data = open_data([path], [graph.tensors[t] for t in graph.inputs], half=0)
     found = calibrate(model, graph, data, Settings(OUTPUT, samples=CALIBRATED))
     found, _ = with_rounding(found, model, graph, data)
-    return with_sensitivity(found, graph, data, _losses(graph), widths=(BITS, *narrow_widths()))
+    widths = (BITS, *narrow_widths())
+    return with_sensitivity(found, model, graph, data, _losses(graph), widths=widths)
 
 
 def _losses(graph: Graph) -> int:

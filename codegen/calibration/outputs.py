@@ -14,36 +14,31 @@ from pathlib import Path
 
 import numpy as np
 
-from codegen.calibration.activations import find_sources
+from codegen.calibration.cuts import Cuts, Shapes
 from codegen.calibration.data import Data
 from codegen.calibration.record import METHODS, OUTPUT, Calibration, Range
 from codegen.graph import Graph
 from codegen.layer import layer_of
 from codegen.ops import OPS
 from codegen.passes.scales import MOVES, groups_of, scale_of
-from codegen.reference import Reference
-from codegen.types import DType
 
 _SHARES = (1.0, 0.85, 0.72, 0.61, 0.52, 0.44, 0.37)  # of everything that was seen
 _USUAL = "mse"  # also where the network cannot be cut
 # Samples: as many as make so many multiply-adds, within limits.
-_WORK, _LEAST, _MOST = 25_000_000_000, 24, 256
+_WORK, _LEAST, _MOST = 10_000_000_000, 24, 256
 # After so many samples narrower ranges that are so much worse than the best are given up.
 _EARLY, _WORSE = 8, 2.0
 
-Shapes = Mapping[str, Sequence[int]]
 Progress = Callable[[int, int], None]
 Losses = dict[Range, list[float]]  # of every sample
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Tensors that share a range; `roots` are the names in the file of those that others are
-    copies of."""
+    """Tensors that share a range; the others are copies of the `roots`."""
 
     tensors: tuple[str, ...]
     roots: tuple[str, ...]
-    types: Mapping[str, DType]  # of the roots, by their names in the file
 
 
 def with_output_ranges(
@@ -62,10 +57,11 @@ def with_output_ranges(
     runs = [b.inputs for b in batches]
     # samples of one photograph lie together, and the first ones decide what is given up
     runs = [runs[i] for i in np.random.default_rng(calibration.data.seed).permutation(len(runs))]
-    groups = _groups(calibration, model, graph, runs[0], shapes)
+    cuts = Cuts(model, shapes, graph, runs[0])
+    groups = _groups(calibration, cuts)
     best = {t: ranges[_USUAL] for t, ranges in calibration.tensors.items()}
     for i, group in enumerate(groups):
-        best |= dict.fromkeys(group.tensors, _best(calibration, model, shapes, group, runs))
+        best |= dict.fromkeys(group.tensors, _best(calibration, cuts, group, runs))
         progress(i + 1, len(groups))
     tensors = {t: {**ranges, OUTPUT: best[t]} for t, ranges in calibration.tensors.items()}
     return replace(calibration, tensors=tensors, method=OUTPUT)
@@ -77,21 +73,17 @@ def _samples(graph: Graph) -> int:
     return min(max(_WORK // max(macs, 1), _LEAST), _MOST)
 
 
-def _groups(
-    calibration: Calibration, model: Path, graph: Graph, sample: Mapping[str, np.ndarray],
-    shapes: Shapes | None,
-) -> list[_Group]:  # fmt: skip
+def _groups(calibration: Calibration, cuts: Cuts) -> list[_Group]:
     """Those whose range can matter: a kernel reads codes of them."""
-    file = {**{t: t for t in graph.inputs}, **find_sources(model, shapes, graph, sample).file}
+    graph = cuts.graph
     copies = {o for n in graph.nodes if n.op in MOVES or OPS[n.op].view for o in n.outputs}
     read = {t for n in graph.nodes for t in n.reads}
     out = []
     for tensors in groups_of(graph, calibration.tensors):
         roots = [t for t in tensors if t not in copies]
-        whole = roots and all(t in file and t in read and t not in graph.outputs for t in roots)
+        whole = roots and read.issuperset(roots) and cuts.can((), roots)
         if whole and any(calibration.tensors[t]["minmax"] != Range(0.0, 0.0) for t in roots):
-            made = {file[t]: graph.tensors[t].dtype for t in roots if t not in graph.inputs}
-            out.append(_Group(tuple(tensors), tuple(file[t] for t in roots), made))
+            out.append(_Group(tuple(tensors), tuple(roots)))
     return out
 
 
@@ -108,22 +100,17 @@ def _candidates(calibration: Calibration, group: _Group) -> list[Range]:
 
 
 def _best(
-    calibration: Calibration, model: Path, shapes: Shapes | None, group: _Group,
-    runs: Sequence[Mapping[str, np.ndarray]],
-) -> Range:  # fmt: skip
+    calibration: Calibration, cuts: Cuts, group: _Group, runs: Sequence[Mapping[str, np.ndarray]]
+) -> Range:
     """The range with which the outputs lose least."""
     ranges = _candidates(calibration, group)
-    head, tail = Reference(model, shapes, group.roots), Reference(model, shapes, (), group.types)
     usual, losses = ranges[0], {span: list[float]() for span in ranges}
+    cut = cuts.at((), group.roots)
     for inputs in runs:
-        known = head.run(inputs)
-        floats = {t: inputs[t] if t in inputs else known[t] for t in group.roots}
-        read = [o for o in tail.outputs if known[o].dtype.kind == "f"]
-        energy = sum(_energy(known[o]) for o in read)
+        sample = cut.sample(inputs)
         for span, found in losses.items():
-            made = tail.run({**inputs, **{t: _coded(v, span) for t, v in floats.items()}})
-            error = sum(_energy(made[o] - known[o]) for o in read)
-            found.append(error / energy if energy else error)
+            made = {t: _coded(sample.values[t], span) for t in group.roots}
+            found.append(cut.loss(sample, made))
         losses = _kept(losses, usual)
     return min(losses, key=lambda span: _gain(losses, span, usual))
 
@@ -157,7 +144,3 @@ def _coded(value: np.ndarray, span: Range) -> np.ndarray:
     at = scale_of(span.low, span.high)
     codes = np.clip(np.rint(value / np.float32(at.scale)) + at.zero, -128, 127)
     return ((codes - at.zero) * np.float32(at.scale)).astype(value.dtype)
-
-
-def _energy(value: np.ndarray) -> float:
-    return float(np.square(value, dtype=np.float64).sum())

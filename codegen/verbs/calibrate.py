@@ -130,7 +130,7 @@ def calibrate(
             found, gains = with_rounding(found, model, graph, data, pinned, progress)
     if sensitivity:
         with counted(quiet, "layers one by one") as progress:
-            found = with_sensitivity(found, graph, data, sensitivity, progress)
+            found = with_sensitivity(found, model, graph, data, sensitivity, pinned, progress)
     _write(out, found.to_json())
     show = console(quiet)
     if found.data.samples < FEW:
