@@ -6,6 +6,7 @@ from typing import Any
 
 from codegen.int8_depthwise_order import DepthwiseOrder, Windows, depthwise_order
 from codegen.int8_order import int8_order
+from codegen.int8_winograd_order import PLANES, winograd_order
 from codegen.winograd_blocks import odd_lines
 
 # A block of pixels, inputs and outputs, stays in L1 (32 KiB) while weights pass, which stream from
@@ -46,9 +47,10 @@ def qim2col(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
 def qwinograd(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
     """Tiles of 4x4 outputs, `rows` at a time, in blocks whose transformed inputs stay in L2; planes
     of 16 bits an odd number of cache lines long, so that they do not fall on the same sets.
-    `edges`: there are tiles that hang over the image. Scratch: products z or a patch of pixels,
-    weights u, inputs v."""
-    nr, c, planes = p["nr"], d["c"], 36
+    `edges`: there are tiles that hang over the image; `order`, where the core does not find one
+    (p["in_order"]), gives that of so many tiles. Scratch: products z or a patch of pixels, weights
+    u, inputs v."""
+    nr, c, planes = p["nr"], d["c"], PLANES
     ty, tx = -(-d["oh"] // 4), -(-d["ow"] // 4)
     tiles = d["n"] * ty * tx
     groups = -(-tiles // p["mr"])
@@ -57,10 +59,12 @@ def qwinograd(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
     most = max(_FAR_BYTES // (2 * planes * v_plane), 1)
     together = -(-groups // -(-groups // most))
     z_bytes = max(4 * planes * rows * nr, _LINE_BYTES * -(-planes * c // _LINE_BYTES))
+    order = partial(winograd_order, columns=nr, pitch=rows, passes=c // 8)
     return {
         "ty": ty, "tx": tx, "tiles": tiles, "rows": rows, "block": min(together * rows, tiles),
         "v_plane": v_plane, "u_plane": u_plane, "z_bytes": z_bytes,
         "edges": bool(d["pt"] or d["pl"] or 4 * ty + 2 > d["h"] or 4 * tx + 2 > d["w"]),
+        "order": order if p.get("in_order") else None,
         "scratch_floats": z_bytes + 2 * planes * (u_plane + together * v_plane),
     }  # fmt: skip
 

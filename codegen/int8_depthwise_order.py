@@ -4,10 +4,7 @@ core.
 A block is some windows beside one another, 16 or 8 channels of each. Products of as many taps as
 fit in 16 bits (SMULL, SMLAL) are added to sums in 32 bits (SADDW), windows in turn, so that nothing
 waits for the instruction before; so are real values when they are scaled, rounded and narrowed.
-Vectors are loaded in halves as in int8_order.py, as late as they may come: `ldr d`, `ldr x` beside
-another instruction, `ins` beside the `ldr d` of a later vector. What a block needs first is loaded
-while the one before is finished. Registers are given out when it is known when each value comes and
-goes.
+Vectors are loaded as block_order.py says.
 
 Pointers: x0 to x4 to lines, x5 to x7 to results, x8 to weights, x11 to biases, x12 to scales; they
 move to the next channels, or by x13 and x19 to x21 to the next windows. x14 counts blocks, x15
@@ -21,17 +18,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 
+from codegen.block_order import Load, Op, coloured, lag, lifetimes, placed, uses
+
 ZERO, LOW, HIGH = 29, 30, 31  # vectors of the results' zero point (16 bits) and bounds
 _REGISTERS = 29  # others
 _HALF = 8  # bytes
 _POINTERS = {"w": "x8", "b": "x11", "scale": "x12"}
 _HALVES = ("x9", "x10", "x17")
 _RESULTS = 5  # the first register that points to them
-_LATENCY = 3  # cycles of `ldr x` and `ins`
 _TURNS = 6  # sums in 16 bits that take turns at most
 _GAPS, _MARGINS = (3, 2, 1), (14, 11, 8)  # instructions between loads; from a load to its use
-
-Op = tuple[str, str, tuple[str, ...]]  # text with places for registers, result, operands
 
 
 @dataclass(frozen=True)
@@ -56,17 +52,6 @@ class DepthwiseOrder:
     body: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Load:
-    """Of a vector that is read up to `last`: `low` is the instruction before which it begins, of
-    the block before where negative, and `high` that before which its second half is moved over."""
-
-    name: str
-    last: int
-    low: int
-    high: int
-
-
 @lru_cache(maxsize=64)
 def depthwise_order(windows: Windows) -> DepthwiseOrder:
     """An order in which as much as possible is in flight: registers decide."""
@@ -76,7 +61,7 @@ def depthwise_order(windows: Windows) -> DepthwiseOrder:
         loads = _placed(code, windows, gap, margin)
         registers = loads and _registers(code, loads)
         if loads and registers:
-            return _written(code, windows, loads, registers, _lag(gap))
+            return _written(code, windows, loads, registers, lag(gap))
     raise AssertionError(f"no order for {windows}")
 
 
@@ -126,60 +111,18 @@ def _codes(s: Windows) -> Iterator[Op]:
         yield f"st1 {{{{{{0}}.{width}}}}}, [x{_RESULTS + o}], x16", "", (a,)
 
 
-def _uses(code: list[Op]) -> dict[str, tuple[int, int]]:
-    """Where a value is first written or read, and where it is last read."""
-    out: dict[str, tuple[int, int]] = {}
-    for p, (_, result, operands) in enumerate(code):
-        for name in (*operands, *[result] * bool(result)):
-            out[name] = out.get(name, (p,))[0], p
-    return out
+def _placed(code: list[Op], s: Windows, gap: int, margin: int) -> list[Load] | None:
+    """Loads of all values that are neither sums nor pairs."""
+    values = {n: u for n, u in uses(code).items() if n.split()[0] not in ("sum", "pairs")}
+    return placed(values, len(code), gap, lambda n: values[n][0] - margin, len(_moves(s)))
 
 
-def _loaded(name: str) -> bool:
-    return name.split()[0] not in ("sum", "pairs")
-
-
-def _placed(code: list[Op], s: Windows, gap: int, margin: int) -> list[_Load] | None:
-    """Loads, at least `gap` instructions apart, `margin` before their use and otherwise as late as
-    may be; None where pointers would have no time to move between those of two blocks."""
-    uses = sorted(((*u, name) for name, u in _uses(code).items() if _loaded(name)), reverse=True)
-    lows: list[int] = []
-    for first, _, _ in uses:
-        lows.append(min(first - margin, lows[-1] - gap if lows else first))
-    uses, lows, size = uses[::-1], lows[::-1], len(code)
-    if lows[0] + size <= lows[-1] + len(_moves(s)):
-        return None
-    after, lag, out = [*lows, *(p + size for p in lows)], _lag(gap), []
-    for k, (first, last, name) in enumerate(uses):
-        high, latest = after[k + lag], max(first - _LATENCY, lows[k] + _LATENCY + 1)
-        out.append(_Load(name, last, lows[k], min(high, latest)))
-    return out
-
-
-def _lag(gap: int) -> int:
-    """Beside which of the next loads a half has arrived: each load, and each instruction, takes a
-    cycle."""
-    return -(-(_LATENCY + 1) // (gap + 1))
-
-
-def _registers(code: list[Op], loads: list[_Load]) -> dict[str, int] | None:
-    """One for each value, from where it comes to its last use; blocks follow one another."""
-    size = 2 * len(code)
-    spans = {v.name: (2 * v.low, 2 * v.last + 1) for v in loads}
-    for name, (first, last) in _uses(code).items():
+def _registers(code: list[Op], loads: list[Load]) -> dict[str, int] | None:
+    """One for each value."""
+    spans = lifetimes(loads)
+    for name, (first, last) in uses(code).items():
         spans.setdefault(name, (2 * first + 1, 2 * last + 1))
-    out: dict[str, int] = {}
-    held: list[list[tuple[int, int]]] = [[] for _ in range(_REGISTERS)]
-    for name in sorted(spans, key=lambda n: spans[n]):
-        a, b = spans[name]
-        for r, others in enumerate(held):
-            if all(a + d >= y or x >= b + d for x, y in others for d in (-size, 0, size)):
-                out[name] = r
-                others.append((a, b))
-                break
-        else:
-            return None
-    return out
+    return coloured(spans, 2 * len(code), _REGISTERS)
 
 
 def _moves(s: Windows) -> list[str]:
@@ -200,7 +143,7 @@ _COUNT = (
 
 
 def _written(
-    code: list[Op], s: Windows, loads: list[_Load], registers: dict[str, int], lag: int
+    code: list[Op], s: Windows, loads: list[Load], registers: dict[str, int], late: int
 ) -> DepthwiseOrder:
     """Loads whose place is negative come in the block before, and before the first one."""
     size = len(code)
@@ -211,7 +154,7 @@ def _written(
     for k, v in enumerate(loads):
         place, offset = v.name.split()
         pointer = _POINTERS.get(place, place)
-        half = _HALVES[lag if k == len(loads) - 1 and k % lag == 0 else k % lag]
+        half = _HALVES[late if k == len(loads) - 1 and k % late == 0 else k % late]
         low = f"ldr d{registers[v.name]}, [{pointer}, #{offset}]"
         next_ = f"ldr {half}, [{pointer}, #{int(offset) + _HALF}]"
         high = f"ins v{registers[v.name]}.d[1], {half}"
@@ -221,9 +164,9 @@ def _written(
             beside[v.low % size] = (next_,)
             before[v.high % size].append(high)
         if v.low < 0:
-            begin += [low, *ends[k - lag : k - lag + 1] * (k >= lag), *[next_] * wide]
+            begin += [low, *ends[k - late : k - late + 1] * (k >= late), *[next_] * wide]
             ends.append(high if wide and v.high < 0 else "")
-    begin += ends[-lag:]
+    begin += ends[-late:]
     free = (p for p in range(size) if p not in beside)
     beside |= {p: (t,) for t, p in list(zip(_COUNT, free, strict=False))}
     beside |= {p: (t,) for p, t in enumerate(_moves(s), loads[-1].low + 1)}
