@@ -5,6 +5,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import islice
 
 from codegen.accuracy.gauge import Gauge, gauge_of
 from codegen.board import Board
@@ -49,6 +50,7 @@ from rl.space import Space, build_space, careful, in_floats
 from rl.table import Table
 from rl.walk import Walk
 
+_WITHIN = 2  # plans within losses in a round
 ROUNDS = 4  # of measuring, learning and searching again
 POINTS = 8  # of a front that are measured
 
@@ -148,11 +150,12 @@ def tune(request: Request, tools: Tools) -> Tuned:
         now = within_loss(walk, free, guard.loss)
         yield from _proposals(request, agent, now, learnt, as_plan, interrupts)
         if guard.loss < float("inf"):
-            for loss in (guard.loss, *guard.places):
-                within = optimum_within(walk, free, loss)
-                plan = as_plan(learnt, within.choices) if within else None
-                if plan and not contest.knows(plan):
-                    yield "exact within losses", plan
+            plans = (
+                as_plan(learnt, within.choices) for loss in (guard.loss, *guard.places)
+                if (within := optimum_within(walk, free, loss))
+            )  # fmt: skip
+            new = (plan for plan in plans if not contest.knows(plan))
+            yield from (("exact within losses", plan) for plan in islice(new, _WITHIN))
 
     rounds, stable = 0, False
     with interrupts.caught():
