@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -321,13 +321,32 @@ def _forget_shapes(model: ModelProto) -> None:
 
 
 def with_inputs(model: ModelProto, given: Mapping[str, DType]) -> None:
-    """Make intermediate tensors of these types inputs of `model`, whatever computed them."""
+    """Make intermediate tensors of these types inputs of `model`, without what only computed
+    them."""
     for node in model.graph.node:
         for i, name in enumerate(node.output):
             if name in given:
                 node.output[i] = f"{name}/computed"
                 kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(given[name].numpy))
                 model.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, None))
+    needed = {o.name for o in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(_read(node))
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(kept))
+
+
+def _read(node: NodeProto) -> Iterator[str]:
+    """What a node reads, in its subgraphs, too."""
+    yield from node.input
+    for attr in node.attribute:
+        for graph in (attr.g, *attr.graphs):
+            yield from (o.name for o in graph.output)
+            for inner in graph.node:
+                yield from _read(inner)
 
 
 def with_outputs(model: ModelProto, names: Sequence[str]) -> tuple[str, ...]:

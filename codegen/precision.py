@@ -62,14 +62,20 @@ def compute_in(
 
 
 def int8_rows(board: Board) -> Callable[[Graph, Node], bool]:
-    """Is there a row that computes a node in int8 on this board? A view needs none."""
+    """Is there a row that computes a node in int8 on this board? A view needs none. Of rows that
+    write real values it must be one as fast as those of codes are said to be."""
+
+    def best(graph: Graph, node: Node) -> float:
+        asked = int8_of(graph, node)
+        rows = [r for x in LAYOUTS for r in candidates(layer_of(asked, node, x), board)]
+        coded = [r for r in rows if {DType.I8.value, "any"} & set(r.dtype)]
+        return max((r.rate(board.core) for r in coded), default=0.0)
 
     def able(graph: Graph, node: Node) -> bool:
         if OPS[node.op].view:
             return True
-        asked = int8_of(graph, node)
-        rows = [r for x in LAYOUTS for r in candidates(layer_of(asked, node, x), board)]
-        return any({DType.I8.value, "any"} & set(r.dtype) for r in rows)
+        least = best(graph, replace(node, attrs={**node.attrs, "reals": 0}))
+        return least > 0 and (not node.attrs.get("reals") or best(graph, node) >= least)
 
     return able
 

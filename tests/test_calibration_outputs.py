@@ -13,7 +13,9 @@ from codegen.calibration.outputs import with_output_ranges
 from codegen.calibration.record import METHODS, OUTPUT, read_calibration
 from codegen.calibration.sensitivity import sensitivities
 from codegen.errors import CodegenError
+from codegen.onnx_file import read_model, with_inputs
 from codegen.pipeline import load_graph
+from codegen.types import DType
 from tests.test_calibration_run import network, run, weights
 
 
@@ -104,6 +106,27 @@ def test_equal_data_equal_ranges_and_progress(pooled, tmp_path):
     assert found[0] == found[1]
     assert found[0].method == OUTPUT
     assert told == [(1, 2), (2, 2)] * 2
+
+
+def test_one_run_tells_nothing(pooled, tmp_path):
+    graph, data, plain = calibrated(pooled, tmp_path, 1, "mse")
+    found = with_output_ranges(plain, pooled, graph, data)
+    assert all(ranges[OUTPUT] == ranges["mse"] for t, ranges in found.tensors.items() if t in "xy")
+
+
+def test_a_cut_leaves_out_what_comes_before(pooled):
+    """The convolutions, where the pool's result is given; in a branch, what it reads is kept."""
+    model = read_model(pooled)
+    with_inputs(model, {"p": DType.F32})
+    assert [n.op_type for n in model.graph.node] == ["Conv"]
+    made = [helper.make_empty_tensor_value_info("i")]
+    inner = helper.make_graph([helper.make_node("Identity", ["c"], ["i"])], "branch", [], made)
+    branch = helper.make_node("If", ["flag"], ["z"], then_branch=inner, else_branch=inner)
+    model = read_model(pooled)
+    model.graph.node.append(branch)
+    model.graph.output.append(helper.make_empty_tensor_value_info("z"))
+    with_inputs(model, {"p": DType.F32})
+    assert [n.op_type for n in model.graph.node] == ["Conv", "Conv", "Concat", "Conv", "If"]
 
 
 def test_zeros_alone_keep_an_empty_range(pooled, tmp_path):

@@ -427,16 +427,17 @@ def test_what_no_integer_layer_reads_is_not_rounded():
     assert bits_of(made)[reals[0].name] == 8
 
 
-@pytest.mark.parametrize(("group", "ops"), [
-    (1, ["Quantize", "QConv"]),
-    (8, ["Quantize", "QConv", "Dequantize"]),  # no row of depthwise convolutions writes floats
+@pytest.mark.parametrize(("kernel", "group", "ops"), [
+    (1, 1, ["Quantize", "QConv"]),
+    (3, 1, ["Quantize", "QConv", "Dequantize"]),  # Winograd's writes codes and is faster
+    (3, 8, ["Quantize", "QConv", "Dequantize"]),  # as all of depthwise convolutions
 ])  # fmt: skip
-def test_an_output_is_real_where_a_row_can_write_it(group, ops):
-    b = Builder("net")
+def test_an_output_is_real_where_a_fast_row_can_write_it(kernel, group, ops):
+    rng, b = np.random.default_rng(0), Builder("net")
     b.input(Tensor("x", (1, 8, 6, 6), DType.F32))
-    weights = np.random.default_rng(0).standard_normal((8, 8 // group, 3, 3)).astype(np.float32)
-    w = b.constant("w", weights)
-    graph = b.graph(["x"], list(b.add("Conv", ["x", w], {"group": group, "pads": (1,) * 4}, "y")))
+    w = b.constant("w", rng.standard_normal((8, 8 // group, kernel, kernel)).astype(np.float32))
+    attrs = {"group": group, "pads": (kernel // 2,) * 4}
+    graph = b.graph(["x"], list(b.add("Conv", ["x", w], attrs, "y")))
     inputs = random_inputs(graph, 1)
     made = quantise(graph, spans_of(graph, inputs), int8_rows(BOARD))
     assert [n.op for n in made.nodes] == ops

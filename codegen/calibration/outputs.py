@@ -26,11 +26,11 @@ _SHARES = (1.0, 0.85, 0.72, 0.61, 0.52, 0.44, 0.37)  # of everything that was se
 _USUAL = "mse"  # also where the network cannot be cut
 # Samples: as many as make so many multiply-adds, within limits.
 _WORK, _LEAST, _MOST = 10_000_000_000, 24, 256
-# After so many samples narrower ranges that are so much worse than the best are given up.
+# After so many runs narrower ranges that are so much worse than the best are given up.
 _EARLY, _WORSE = 8, 2.0
 
 Progress = Callable[[int, int], None]
-Losses = dict[Range, list[float]]  # of every sample
+Losses = dict[Range, list[float]]  # of every run
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _best(
 
 def _kept(losses: Losses, usual: Range) -> Losses:
     """Without ranges that clip too much. Those wider than the best are kept: rounding costs about
-    the same for every sample, but what is clipped may be in one that is still to come."""
+    the same in every run, but what is clipped may be in one that is still to come."""
     if len(losses[usual]) < _EARLY:
         return losses
     best = min(losses, key=lambda span: sum(losses[span]))
@@ -136,7 +136,9 @@ def _gain(losses: Losses, span: Range, usual: Range) -> float:
     """What a range loses more than the usual one, less where that is sure: the mean of the
     differences and its standard error."""
     more = np.subtract(losses[span], losses[usual])
-    return float(np.mean(more) + np.std(more) / np.sqrt(len(more)))
+    if span == usual or len(more) < 2:
+        return 0.0 if span == usual else np.inf
+    return float(np.mean(more) + np.std(more, ddof=1) / np.sqrt(len(more)))
 
 
 def _coded(value: np.ndarray, span: Range) -> np.ndarray:

@@ -7,11 +7,13 @@ term of Q. Wu et al. and of HAWQ's perturbations; Dong et al. 2019, arXiv:1905.0
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
 
+from codegen.board import load_board
 from codegen.calibration.corrections import NONE, Corrections
 from codegen.calibration.cuts import Cuts, Shapes
 from codegen.calibration.data import Data
@@ -22,6 +24,7 @@ from codegen.ops.quantised import BITS
 from codegen.passes.integer_forms import FORMS
 from codegen.passes.quantise import PRODUCTS, quantise
 from codegen.passes.scales import Span
+from codegen.precision import int8_rows
 from codegen.types import WIDTHS
 
 Inputs = Mapping[str, np.ndarray]
@@ -125,7 +128,9 @@ def _behind_cut(
     for inputs in samples:
         sample = cut.sample(inputs)
         for variant in variants:
-            values = {t: wide(v) for t, v in {**variant.graph.constants, **sample.values}.items()}
+            known = {**variant.graph.constants, **sample.values}
+            read = {t for n in variant.new for t in n.reads}.intersection(known)
+            values = {t: wide(known[t]) for t in read}
             _evaluate(variant.graph, variant.new, values)
             yield variant, cut.loss(sample, {t: values[t] for t in variant.makes})
 
@@ -151,7 +156,7 @@ def _variant(
     corrections: Corrections,
 ) -> _Variant | None:  # fmt: skip
     """None where the node stays float."""
-    made = quantise(graph, spans, lambda _graph, _node: True, {name: bits}, corrections)
+    made = quantise(graph, spans, _able, {name: bits}, corrections)
     old = {id(n) for n in graph.nodes}
     changed: set[str] = set()
     again = []
@@ -161,6 +166,17 @@ def _variant(
             changed.update(node.outputs)
     new = tuple(n for n in again if id(n) not in old)
     return _Variant(name, bits, made, new, tuple(again)) if again else None
+
+
+def _able(graph: Graph, node: Node) -> bool:
+    """Everything could be in int8 on some board; what is not rounded to codes is as on those with
+    NEON and no more."""
+    return not node.attrs.get("reals") or _neon()(graph, node)
+
+
+@cache
+def _neon() -> Callable[[Graph, Node], bool]:
+    return int8_rows(load_board("local"))
 
 
 def _loss(variant: _Variant, floats: Mapping[str, np.ndarray]) -> float:
