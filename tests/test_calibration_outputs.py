@@ -160,3 +160,11 @@ def test_on_the_command_line(pooled, tmp_path, capsys):
     assert shown.splitlines()[0].split() == ["tensor", OUTPUT, *METHODS]
     assert "method output" in said
     assert read_calibration(out).method == OUTPUT
+
+
+def test_progress_comes_to_its_end(pooled, tmp_path):
+    graph, data, _ = calibrated(pooled, tmp_path, 20, "mse")
+    told = []
+    calibrate(pooled, graph, data, Settings(OUTPUT), progress=lambda k, of: told.append((k, of)))
+    assert {of for _, of in told} == {40}
+    assert [k for k, _ in told] == [*range(1, 21), 30, 40]

@@ -69,6 +69,7 @@ def calibrate(
     sums: dict[str, np.ndarray] = {}
     lost = dict(activations.sources.missing)
     done = runs = 0
+    of = len(chosen) * (2 if settings.method == OUTPUT else 1)  # the second half is a guess
     for batch in chain([first], batches):
         runs += 1
         _hash(digest, batch)
@@ -80,7 +81,7 @@ def calibrate(
                 if name in read:
                     sums[name] = sums.get(name, 0.0) + _channel_sums(value)
         done += len(batch.samples)
-        progress(done, len(chosen))
+        progress(done, of)
     found = Calibration(
         model_hash(model, shapes),
         settings.method,
@@ -97,9 +98,8 @@ def calibrate(
     )  # fmt: skip
     if settings.method != OUTPUT:
         return found
-    count = len(chosen)
     return with_output_ranges(
-        found, model, graph, data, shapes, lambda k, of: progress(count + k, count + of)
+        found, model, graph, data, shapes, lambda k, groups: progress(done + k * done // groups, of)
     )
 
 
