@@ -13,7 +13,7 @@ from rl.choice import used
 from rl.finalists import Contest
 from rl.limits import Limits
 
-ROUNDS = 10  # of measuring that it may take
+ROUNDS = 8  # of measuring that it may take
 _STEP, _NEAR = 4.0, 1.1
 _LEAST = 1e-6  # share of what may be lost
 
