@@ -25,7 +25,7 @@ from codegen.passes.scales import MOVES, groups_of, scale_of
 _SHARES = (1.0, 0.85, 0.72, 0.61, 0.52, 0.44, 0.37)  # of everything that was seen
 _USUAL = "mse"  # also where the network cannot be cut
 # Samples: as many as make so many multiply-adds, within limits.
-_WORK, _LEAST, _MOST = 10_000_000_000, 24, 256
+_WORK, _LEAST, _MOST = 25_000_000_000, 24, 256
 # After so many runs narrower ranges that are so much worse than the best are given up.
 _EARLY, _WORSE = 8, 2.0
 
