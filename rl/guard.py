@@ -37,8 +37,8 @@ class Guard:
         if not self.limits.judged:
             return
         plans = [
-            (contest.codes.loss(f.plan.bits), used(f.measured, self.limits))
-            for f in contest.sound() if f.plan.bits and contest.codes.loss(f.plan.bits) < inf
+            (loss, used(f.measured, self.limits)) for f in contest.sound()
+            if f.plan.bits and (loss := contest.codes.loss(f.plan.bits)) < inf
         ]  # fmt: skip
         kept = max((loss for loss, share in plans if share <= 1.0), default=0.0)
         broken = min((loss for loss, share in plans if share > 1.0 and loss > kept), default=inf)

@@ -111,7 +111,10 @@ def test_equal_data_equal_ranges_and_progress(pooled, tmp_path):
 def test_one_run_tells_nothing(pooled, tmp_path):
     graph, data, plain = calibrated(pooled, tmp_path, 1, "mse")
     found = with_output_ranges(plain, pooled, graph, data)
-    assert all(ranges[OUTPUT] == ranges["mse"] for t, ranges in found.tensors.items() if t in "xy")
+    assert found.range_of("x") == found.range_of("x", "mse")
+    shared = {found.range_of(t, "mse") for t in ("a", "b", "c", "p")}
+    assert found.range_of("a").low == min(r.low for r in shared)
+    assert found.range_of("a").high == max(r.high for r in shared)
 
 
 def test_a_cut_leaves_out_what_comes_before(pooled):

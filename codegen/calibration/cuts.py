@@ -38,13 +38,10 @@ class Cuts:
             t in self.graph.outputs for t in makes
         )
 
-    def at(self, reads: Sequence[str], makes: Sequence[str]) -> "Cut":
-        """A cut that gives `reads` and takes `makes`, which `can` be had."""
-        return Cut(self, reads, makes)
-
 
 class Cut:
-    """Two sessions: to the tensors `reads` and `makes`, and from `makes` on."""
+    """Two sessions: to the tensors `reads` and `makes`, which `cuts.can` be had, and from `makes`
+    on."""
 
     def __init__(self, cuts: Cuts, reads: Sequence[str], makes: Sequence[str]):
         self._file, self._tensors = cuts.file, cuts.graph.tensors

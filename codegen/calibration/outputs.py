@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from codegen.calibration.cuts import Cuts, Shapes
+from codegen.calibration.cuts import Cut, Cuts, Shapes
 from codegen.calibration.data import Data
 from codegen.calibration.record import METHODS, OUTPUT, Calibration, Range
 from codegen.graph import Graph
@@ -105,7 +105,7 @@ def _best(
     """The range with which the outputs lose least."""
     ranges = _candidates(calibration, group)
     usual, losses = ranges[0], {span: list[float]() for span in ranges}
-    cut = cuts.at((), group.roots)
+    cut = Cut(cuts, (), group.roots)
     for inputs in runs:
         sample = cut.sample(inputs)
         for span, found in losses.items():

@@ -15,7 +15,7 @@ import numpy as np
 
 from codegen.board import load_board
 from codegen.calibration.corrections import NONE, Corrections
-from codegen.calibration.cuts import Cuts, Shapes
+from codegen.calibration.cuts import Cut, Cuts, Shapes
 from codegen.calibration.data import Data
 from codegen.calibration.record import Calibration
 from codegen.graph import Graph, Node
@@ -124,7 +124,7 @@ def _behind_cut(
     cuts: Cuts, variants: Sequence[_Variant], samples: Sequence[Inputs]
 ) -> Iterator[tuple[_Variant, float]]:
     """Losses of the variants of one node, by sample."""
-    cut = cuts.at(variants[0].reads, variants[0].makes)
+    cut = Cut(cuts, variants[0].reads, variants[0].makes)
     for inputs in samples:
         sample = cut.sample(inputs)
         for variant in variants:
