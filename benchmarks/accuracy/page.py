@@ -27,7 +27,7 @@ place of NEON's intrinsics; integers come out the same as under qemu (tests/test
 
 Each network is calibrated (`codegen calibrate --method output --round-weights --half 0
 --sensitivity`) on one half of its data, and everything below is measured on the other half; views
-and patches of one photograph are in one half. `codegen tune --calibration` then decides for each
+and crops of one photograph are in one half. `codegen tune --calibration` then decides for each
 layer whether it is in int8, within a cosine of {COSINE} to the float model and, where there are
 {MANY} labelled samples or more, {DROP:.1%} of top-1 lost, elsewhere the float model's answer for
 {AGREEMENT:.0%} of the samples; plans are judged on some of the samples that they are tested on

@@ -9,13 +9,15 @@ import numpy as np
 from codegen.models import data
 from codegen.models.optional import require
 
-_PATCHES = 120  # of each photograph
-_LEAST = 96  # pixels that the side of a patch has at least, before it is scaled
+_CROPS = 120  # of each photograph
+# Shares of its area, and width by height, as networks for ImageNet are trained with since Szegedy
+# et al., Going Deeper with Convolutions, 2015 (arXiv:1409.4842), section 6.
+_AREA, _RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a network's samples come from: patches of photographs (`side` pixels), made its input
+    """Where a network's samples come from: crops of photographs (`side` pixels), made its input
     by `prepare`, and labelled data, of which there are `views` of each, on which alone top-1 is
     counted. Without a side these are all there are."""
 
@@ -26,9 +28,9 @@ class Source:
     @property
     def what(self) -> str:
         """For the page."""
-        patches = f"{_PATCHES} patches of each of 20 photographs, without labels" * bool(self.side)
+        crops = f"{_CROPS} crops of each of 20 photographs, without labels" * bool(self.side)
         views = f"{self.views} views of each labelled picture" if self.views > 1 else "labelled"
-        return "; ".join(filter(None, (patches, views * bool(self.views))))
+        return "; ".join(filter(None, (crops, views * bool(self.views))))
 
 
 def _unit(images: np.ndarray) -> np.ndarray:
@@ -57,7 +59,7 @@ def write_samples(name: str, folder: Path) -> Path:
         return write_labelled(name, folder)
     if path.exists():
         return path
-    x, group = _patches(source.side)
+    x, group = _crops(source.side)
     np.savez(path, x=np.asarray(source.prepare(x), np.float32), group=group)
     return path
 
@@ -74,19 +76,28 @@ def write_labelled(name: str, folder: Path) -> Path | None:
     return path
 
 
-def _patches(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """(RGB 0..255 [N, 3, side, side], number of the photograph [N]): squares of any size and place,
-    half of them mirrored."""
+def _crops(side: int) -> tuple[np.ndarray, np.ndarray]:
+    """(RGB 0..255 [N, 3, side, side], number of the photograph [N]): crops as for training, half of
+    them mirrored."""
     require("PIL.Image", "pillow", "decoding pictures")
     pictures, _ = data._pictures("imagenet")
     rng = np.random.default_rng(0)
     images, groups = [], []
     for k, picture in enumerate(pictures):
-        for _ in range(_PATCHES):
-            size = int(rng.integers(min(_LEAST, *picture.size), min(picture.size) + 1))
-            x, y = (int(rng.integers(0, n - size + 1)) for n in picture.size)
-            patch = picture.resize((side, side), 2, (x, y, x + size, y + size))
-            image = np.asarray(patch, np.float32).transpose(2, 0, 1)
+        for _ in range(_CROPS):
+            crop = picture.resize((side, side), 2, _box(*picture.size, rng))
+            image = np.asarray(crop, np.float32).transpose(2, 0, 1)
             images.append(image[..., ::-1] if rng.random() < 0.5 else image)
             groups.append(k)
     return np.stack(images), np.array(groups)
+
+
+def _box(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom; shares of the area and logarithms of the ratio equally likely."""
+    while True:
+        area = width * height * rng.uniform(*_AREA)
+        ratio = np.exp(rng.uniform(*np.log(_RATIO)))
+        w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if w <= width and h <= height:
+            x, y = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
+            return x, y, x + w, y + h
