@@ -16,11 +16,11 @@ from typing import Any
 from benchmarks.accuracy.experiment import Prepared, prepare, run
 from benchmarks.accuracy.methods import compare
 from benchmarks.accuracy.page import FILE, METHODS_FILE, draw, load
-from benchmarks.accuracy.samples import SOURCES
+from benchmarks.accuracy.samples import SOURCES, model_of
 from benchmarks.search.__main__ import BOARDS
 from codegen.board import load_board
 from codegen.errors import CodegenError
-from codegen.models.fetch import fetch, write_atomically
+from codegen.models.fetch import write_atomically
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory(prefix="codegen-accuracy-") as new:
                 start, folder = time.monotonic(), options.keep / name if options.keep else Path(new)
                 folder.mkdir(parents=True, exist_ok=True)
-                made = prepare(fetch(name), folder)
+                made = prepare(model_of(name), folder)
                 print(f"{name}: calibrated ({time.monotonic() - start:.0f} s)", flush=True)
                 if options.methods:
                     start = time.monotonic()

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from codegen.errors import CodegenError
 from codegen.models import data
+from codegen.models.fetch import fetch
 from codegen.models.optional import require
+from codegen.resources import examples_dir
 
 _CROPS = 120  # of each photograph
 # Shares of its area, and width by height, as networks for ImageNet are trained with since Szegedy
@@ -19,11 +22,13 @@ _AREA, _RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 class Source:
     """Where a network's samples come from: crops of photographs (`side` pixels), made its input
     by `prepare`, and labelled data, of which there are `views` of each, on which alone top-1 is
-    counted. Without a side these are all there are."""
+    counted. Without a side these are all there are. `file` is the network where no package has
+    it."""
 
     views: int = 0
     side: int = 0
     prepare: Callable[[np.ndarray], np.ndarray] = np.asarray
+    file: Path | None = None
 
     @property
     def what(self) -> str:
@@ -43,12 +48,21 @@ def _around_zero(images: np.ndarray) -> np.ndarray:
 
 SOURCES = {
     "mnist8": Source(1),
+    "fashion_dscnn": Source(1, file=examples_dir() / "models" / "fashion_dscnn.onnx"),
     "squeezenet1_1": Source(10, 224, data.RECIPES["squeezenet1_1"].prepare),
     "efficientnet_lite0": Source(10, 224, data.RECIPES["efficientnet_lite0"].prepare),
     "mlperf_ic_resnet8": Source(2, 32, data.RECIPES["mlperf_ic_resnet8"].prepare),
     "mlperf_vww_mbv1_025": Source(side=96, prepare=_unit),
     "dog_mobilenetv2_160": Source(side=160, prepare=_around_zero),
 }
+
+
+def model_of(name: str) -> Path:
+    """The network: that of the repository where no package has it, else fetched."""
+    if name not in SOURCES:
+        raise CodegenError("benchmarks.accuracy", f"no samples for '{name}'",
+                           f"known: {', '.join(SOURCES)}", "choose one of these")  # fmt: skip
+    return SOURCES[name].file or fetch(name)
 
 
 def write_samples(name: str, folder: Path) -> Path:
