@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from codegen.board import load_board
 from codegen.build import Binary, compile_library
 from codegen.errors import CodegenError
 from codegen.kernels import load_kernels
+from codegen.models import archive, catalog, data
 from codegen.pipeline import Generated, finish, generate
 from codegen.plan import Plan
 from codegen.reference import random_inputs
@@ -158,3 +160,15 @@ def check(command: Sequence[str], env: Mapping[str, str] | None = None, **kw) ->
     )
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"[:6000]
     return done.stdout
+
+
+def labelled(name: str, views: int = 1) -> data.Labelled:
+    """codegen.models.data.load; skips, with the reason, where a package of Debian's is wanted and
+    cannot be downloaded."""
+    package = catalog.dataset(data.RECIPES[name].dataset).package
+    if isinstance(package, catalog.DebianPackage):
+        try:
+            archive.download(package)
+        except CodegenError as e:
+            pytest.skip(str(e))
+    return data.load(name, views)

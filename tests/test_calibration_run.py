@@ -23,7 +23,8 @@ from codegen.resources import examples_dir
 from tests.tiny import tiny_network
 
 MODELS = examples_dir() / "models"
-BUNDLED = ("mnist8", "mlperf_ic_resnet8", "mlperf_kws_dscnn", "mlperf_vww_mbv1_025")
+BUNDLED = ("mnist8", "mlperf_ic_resnet8", "mlperf_kws_dscnn", "mlperf_vww_mbv1_025",
+           "fashion_dscnn")  # fmt: skip
 
 
 def weights(rng, name, *shape):

@@ -3,20 +3,21 @@
 import numpy as np
 import pytest
 
+from benchmarks.accuracy.samples import model_of
 from codegen.board import load_board
 from codegen.build import compile_library
-from codegen.models.data import load
-from codegen.models.fetch import fetch
 from codegen.pipeline import generate
 from codegen.reference import Reference
 from codegen.run import pick_runner
 from codegen.sources import write
 from codegen.toolchain import find_toolchain
 from codegen.verify import Interface, infer
+from tests.library import labelled
 
 # network -> (views of each image, top-1 of onnxruntime in percent)
 EXPECTED = {
     "mnist8": (1, 99.36),
+    "fashion_dscnn": (1, 91.51),
     "mlperf_ic_resnet8": (2, 85.0),
     "squeezenet1_1": (10, 66.0),
     "efficientnet_lite0": (10, 86.5),
@@ -28,8 +29,8 @@ def _top1(name, board_name, tmp_path, samples, crops):
     runner = pick_runner(board)
     if runner is None:
         pytest.skip(f"no runner for {board_name} here: qemu-aarch64 or a cross compiler is missing")
-    model = fetch(name)
-    images, labels = load(name, crops)
+    model = model_of(name)
+    images, labels = labelled(name, crops)
     images, labels = images[:samples], labels[:samples]
     generated = generate(model, board)
     write(generated.sources, tmp_path)
