@@ -46,6 +46,11 @@ def _around_zero(images: np.ndarray) -> np.ndarray:
     return images / np.float32(127.5) - np.float32(1)
 
 
+def _last_bgr(images: np.ndarray) -> np.ndarray:
+    """Channels last, minus the means that open_nsfw was trained with."""
+    return np.moveaxis(images[:, ::-1], 1, -1) - np.array([104, 117, 123], np.float32)
+
+
 SOURCES = {
     "mnist8": Source(1),
     "fashion_dscnn": Source(1, file=examples_dir() / "models" / "fashion_dscnn.onnx"),
@@ -54,6 +59,7 @@ SOURCES = {
     "mlperf_ic_resnet8": Source(2, 32, data.RECIPES["mlperf_ic_resnet8"].prepare),
     "mlperf_vww_mbv1_025": Source(side=96, prepare=_unit),
     "dog_mobilenetv2_160": Source(side=160, prepare=_around_zero),
+    "open_nsfw": Source(side=224, prepare=_last_bgr),
 }
 
 
