@@ -1,5 +1,6 @@
 """Sources + Board -> Binary: compile the library and its tools with the board's toolchain."""
 
+import os
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -86,11 +87,16 @@ class _CompileError(Exception):
     pass
 
 
+# ccache brings objects back without the compiler's files about frames and calls.
+_UNCACHED = {"CCACHE_DISABLE": "1"}
+
+
 def _run(command: Sequence[str], folder: Path) -> None:
     try:
         done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_S
-        )
+            command, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_S,
+            env=os.environ | _UNCACHED
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise _CompileError(f"{command[0]} did not finish in {_TIMEOUT_S} s") from None
     if done.returncode:
@@ -137,17 +143,18 @@ def _stack_flags(toolchain: Toolchain) -> tuple[str, ...]:
 
 
 def _stack(objects: Sequence[Path], sources: Sources) -> int | None:
-    """Bytes from `run` down to the deepest frame; None where the compiler wrote nothing about
-    it."""
-    graphs, usages = ([o.with_suffix(suffix) for o in objects] for suffix in (".ci", ".su"))
+    """Bytes from `run` down to the deepest frame; None where the compiler did not write of every
+    file in C."""
+    compiled = [o for o in objects if o.stem.endswith(".c")]
+    graphs, usages = ([o.with_suffix(suffix) for o in compiled] for suffix in (".ci", ".su"))
     run, calls = f"{sources.name}_run", _calls(sources)
-    if any(p.is_file() for p in graphs):
-        graph = read_callgraph(p for p in graphs if p.is_file())
+    if all(p.is_file() for p in graphs):
+        graph = read_callgraph(graphs)
         for caller, callees in calls.items():  # what goes through a pointer has no edge there
             graph.calls.setdefault(caller, set()).update(callees)
         return graph.deepest(run)
-    if any(p.is_file() for p in usages):
-        return read_frames((p for p in usages if p.is_file()), calls).deepest(run)
+    if all(p.is_file() for p in usages):
+        return read_frames(usages, calls).deepest(run)
     return None
 
 

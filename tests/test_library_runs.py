@@ -15,7 +15,7 @@ from codegen.pipeline import generate
 from codegen.reference import Reference, random_inputs
 from codegen.resources import examples_dir
 from codegen.stack import read_callgraph, read_frames
-from codegen.toolchain import ziglang_toolchain
+from codegen.toolchain import find_toolchain, ziglang_toolchain
 from tests.library import bundled, check, compiled, quickest_board, run_harness
 
 MODELS = ("mnist8", "mlperf_ic_resnet8")
@@ -139,3 +139,29 @@ def test_stack_of_known_functions(tmp_path):
     assert 3000 <= read_callgraph([tmp_path / "x.ci"]).deepest("outer") <= 3200
     check(["gcc", "-O1", "-fstack-usage", "-c", "x.c"], cwd=tmp_path)
     assert 3000 <= read_frames([tmp_path / "x.su"], {"outer": []}).deepest("outer") <= 3200
+
+
+def test_stack_is_unknown_where_a_file_of_its_frames_is_missing(tmp_path):
+    """As with a compiler cache that brings objects back without them."""
+    cc = tmp_path / "gcc"
+    cc.write_text(
+        "#!/bin/sh\n"
+        'gcc "$@" && case "$*" in *"-o build/mnist8_conv2d.c.o") rm build/*_conv2d.c.ci; esac\n'
+    )
+    cc.chmod(0o755)
+    generated = generate(examples_dir() / "models" / "mnist8.onnx", load_board("local"))
+    native = find_toolchain(load_board("local"))
+    assert compiled(generated, "local", tmp_path / "all").binary.stack_bytes
+    lacking = replace(native, cc=(str(cc),))
+    some = compiled(generated, "local", tmp_path / "some", toolchain=lacking)
+    assert some.binary.stack_bytes is None
+
+
+def test_compiler_caches_are_told_to_stay_out(tmp_path):
+    cc = tmp_path / "gcc"
+    cc.write_text('#!/bin/sh\n[ "$CCACHE_DISABLE" = 1 ] && gcc "$@"\n')
+    cc.chmod(0o755)
+    generated = generate(examples_dir() / "models" / "mnist8.onnx", load_board("local"))
+    native = find_toolchain(load_board("local"))
+    lib = compiled(generated, "local", tmp_path / "lib", toolchain=replace(native, cc=(str(cc),)))
+    assert not lib.binary.error
