@@ -76,6 +76,9 @@ def work(graph: Graph, node: Node, layer: Layer, row: Kernel) -> float:
     pixel_tile, channel_tile = (nr, mr) if row.layout == "nchw" else (mr, nr)
     if "last" in row.params:  # what is left of pixels and channels has tiles of its own
         pixel_tile, channel_tile = 1, row.params["last"]
+    if row.derive == "qim2col":  # windows are filled up to whole steps
+        window = dims["kh"] * dims["kw"] * dims["c"]
+        macs *= DERIVED[row.derive](dims, row.params)["depth"] / window
     channels = _padding(dims["m"] // dims["groups"], channel_tile)
     if "products" in row.params:  # Strassen: so many products of halves instead of eight
         macs *= row.params["products"] / 8

@@ -20,7 +20,14 @@ from codegen.half_blocks import (
     half_winograd,
 )
 from codegen.inorder_blocks import inorder_dense, inorder_gemm, inorder_im2col
-from codegen.int8_blocks import inorder_qdepthwise, qdepthwise, qgemm, qim2col, qwinograd
+from codegen.int8_blocks import (
+    inorder_qdepthwise,
+    qdepthwise,
+    qdirect,
+    qgemm,
+    qim2col,
+    qwinograd,
+)
 from codegen.sparse_blocks import sparse_nchw, sparse_nhwc
 from codegen.strassen import strassen
 from codegen.transpose_blocks import transpose_block, transpose_tile
@@ -146,7 +153,7 @@ DERIVED: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, An
         im2col_split, inorder_gemm,
         inorder_im2col, inorder_dense, depthwise_sweeps, depthwise_rows, chain_whole, chain_bands,
         pair_whole, pair_bands,
-        qdepthwise, inorder_qdepthwise, qgemm, qim2col, qwinograd,
+        qdepthwise, inorder_qdepthwise, qdirect, qgemm, qim2col, qwinograd,
         strassen, winograd_blocks, inorder_winograd, transpose_tile, transpose_block,
         reduce_block, matmul_panel, half_gemm, half_direct, half_dense, half_depthwise_rows,
         half_winograd, sparse_nchw, sparse_nhwc,

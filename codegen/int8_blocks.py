@@ -69,6 +69,20 @@ def qwinograd(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def qdirect(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    """Windows of an image of few channels. `copies`: of lines, `line` codes long, `copied` of them
+    from the image, where windows hang over the left or the right side; `over`: over the others."""
+    reach = (d["ow"] - 1) * d["sw"] + d["kw"]
+    copies = d["pl"] > 0 or reach > d["w"]
+    over = d["pt"] > 0 or (d["oh"] - 1) * d["sh"] - d["pt"] + d["kh"] > d["h"]
+    line = (reach if copies else d["w"]) * d["c"]
+    lines = d["kh"] * copies + (copies or over)
+    return {
+        "copies": copies, "over": over, "line": line, "group": 2 * p.get("chain", 1),
+        "copied": min(d["w"], reach - d["pl"]) * d["c"], "scratch_floats": lines * line,
+    }  # fmt: skip
+
+
 def qdepthwise(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
     """`line`: codes of a line outside of the image, 0 where none is needed; `span`: pixels of a
     window's row; `inside`: the outputs from and up to which windows hang over no side;

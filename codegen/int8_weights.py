@@ -73,12 +73,22 @@ def qdense_pairs(c: Constants) -> Packed:
     return [("w", _code_pairs(c.inputs[0])), *_codes(c, c.inputs[0], 8)]
 
 
+def _code_blocks(w: np.ndarray) -> np.ndarray:
+    """[k][n] -> [blocks of 16][k][16], the last block as wide as its columns."""
+    return np.concatenate([w[:, i : i + 16].ravel() for i in range(0, w.shape[1], 16)])
+
+
 def qconv_taps(c: Constants) -> Packed:
-    """Depthwise weights of int8 [m][1][kh][kw] -> [blocks of 16][kh*kw][16], the last block as wide
-    as its channels."""
-    taps = c.inputs[0].reshape(c.dims["m"], -1)
-    blocks = [taps[i : i + 16].T.ravel() for i in range(0, len(taps), 16)]
-    return [("w", np.concatenate(blocks)), *_codes(c, taps.T, 8)]
+    """Depthwise weights of int8 [m][1][kh][kw] -> blocks of 16 channels, [kh*kw][16]."""
+    taps = c.inputs[0].reshape(c.dims["m"], -1).T
+    return [("w", _code_blocks(taps)), *_codes(c, taps, 8)]
+
+
+def qconv_columns(c: Constants) -> Packed:
+    """OIHW weights of int8 -> blocks of 16 channels, [kh*kw*c][16]."""
+    d = c.dims
+    w = c.inputs[0].reshape(d["m"], d["c"], -1).transpose(2, 1, 0).reshape(-1, d["m"])
+    return [("w", _code_blocks(w)), *_codes(c, w, 8)]
 
 
 def qwinograd_panels(c: Constants) -> Packed:
@@ -93,4 +103,5 @@ def qdense_panels(c: Constants) -> Packed:
     return [("w", _code_panels(c.inputs[0], c.params)), *_codes(c, c.inputs[0], 4)]
 
 
-ALL = (qconv_panels, qconv_pairs, qdense_pairs, qconv_taps, qwinograd_panels, qdense_panels)
+ALL = (qconv_panels, qconv_pairs, qdense_pairs, qconv_taps, qconv_columns, qwinograd_panels,
+       qdense_panels)  # fmt: skip

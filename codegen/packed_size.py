@@ -159,6 +159,7 @@ _SIZES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], _Sizes]] =
     "qconv_pairs": lambda d, p: _code_pairs(d, _taps(d) * d["c"], d["m"]),
     "qdense_pairs": lambda d, p: _code_pairs(d, d["k"], d["n"]),
     "qconv_taps": lambda d, p: _codes(d, d["m"] * _taps(d), _up(d["m"], 8)),
+    "qconv_columns": lambda d, p: _codes(d, _taps(d) * d["c"] * d["m"], d["m"]),
     "qwinograd_panels": lambda d, p: _codes(d, 9 * d["c"] * d["m"], d["m"]),
     "qdense_panels": lambda d, p: _code_panels(d, p, d["k"], d["n"]),
 }

@@ -271,7 +271,7 @@ def _bits(row: Kernel) -> int:
 
 def _qconv_trials(row: Kernel) -> Iterator[Case]:
     """Pixels around a tile, channels around 4 and 16, depths around steps and loops of them,
-    several blocks; windows that hang over; depthwise blocks of 16 and 8."""
+    several blocks; windows that hang over; depthwise blocks of 16 and 8; images of few channels."""
     qconv_case = partial(quantised.qconv_case, bits=_bits(row))
     for i, w in enumerate(bracket(row.params.get("mr", 4))):
         yield qconv_case((1, 8 * (1 + i), 1, w), bracket(4)[i], (1, 1))
@@ -294,6 +294,14 @@ def _qconv_trials(row: Kernel) -> Iterator[Case]:
     yield qconv_case((1, 16, 9, 11), 16, (3, 3), group=16, pads=(2, 2, 2, 2), dilations=(2, 2))
     yield qconv_case((1, 8, 6, 20), 8, (3, 3), group=8, pads=(0, 0, 2, 2))
     yield qconv_case((1, 8, 6, 7), 8, (1, 1), group=8, strides=(3, 3))
+    for w, m in zip(range(4, 9), (8, 16, 24, 32, 40), strict=True):
+        yield qconv_case((2, 1 + w % 4, 7, w), m, (3, 3), pads=(1, 1, 1, 1))
+        yield qconv_case((2, 3, 9, 2 * w), m, (3, 3), pads=(0, 0, 1, 1), strides=(2, 2))
+    yield qconv_case((2, 1, 6, 9), 8, (5, 5), pads=(2, 2, 2, 2))
+    yield qconv_case((2, 2, 8, 10), 24, (4, 2))
+    yield qconv_case((1, 3, 6, 9), 16, (3, 3), pads=(2, 0, 2, 0))
+    yield qconv_case((2, 4, 11, 13), 8, (2, 3), pads=(1, 0, 0, 2), strides=(4, 3))
+    yield qconv_case((1, 1, 5, 6), 16, (1, 1), strides=(2, 2))
 
 
 def _qdense_trials(row: Kernel) -> Iterator[Case]:

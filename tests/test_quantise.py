@@ -193,6 +193,8 @@ def extreme(row, x: int, w: int) -> tuple:
     if "depthwise" in row.name:
         dims, channels, kernel, depth = (1, 24, 5, 5), 24, (3, 3), 9
         attrs = {"group": 24}
+    if "direct" in row.name:
+        dims, channels, kernel, depth = (1, 4, 8, 9), 24, (5, 5), 100
     if "winograd" in row.name:
         channels, kernel, most = 16, (3, 3), row.at_most["c"]
         dims, depth = (1, most, 7, 6), 9 * most
