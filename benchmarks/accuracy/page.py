@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,8 @@ def text_of(rows: Mapping[str, Any], methods: Mapping[str, Any]) -> str:
         here = {k.split()[0]: r for k, r in rows.items() if k.split()[1] == board}
         if here:
             parts += [f"## {board}\n", _speed(here, core), _summary(here, core)]
-    parts += ["## Accuracy\n", _accuracy(rows), _ranges(methods), _DATA]
+    names = {*(key.split()[0] for key in rows), *methods}
+    parts += ["## Accuracy\n", _accuracy(rows), _ranges(methods), _data(names)]
     return "\n".join(parts)
 
 
@@ -156,6 +157,17 @@ quantisation makes of the same network and data, with scales per channel.
 """
 
 
+def _data(names: Collection[str]) -> str:
+    """Of the networks that were measured."""
+    used = "\n".join(f"- {n}: {s.what}" for n, s in SOURCES.items() if n in names)
+    return f"## Data\n\n{used}\n\n{_WITHOUT}"
+
+
+_WITHOUT = """The keyword spotter, the speech embedding and the anomaly detector have no public data in a
+package, so that nothing is said of them here. Networks with seeded weights have no accuracy.
+"""
+
+
 def best_peer(core: str, model: str) -> tuple[str, float] | None:
     """The fastest of the other engines in int8 whose result is right, and its ms."""
     rows = [r for r in peers_of(core) if r["model"] == model and r["dtype"] == "i8"
@@ -187,10 +199,3 @@ def _mean(values: Sequence[float]) -> float:
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join(f"| {' | '.join(r)} |" for r in rows) + "\n"
-
-
-_DATA = "## Data\n\n" + "\n".join(f"- {n}: {s.what}" for n, s in SOURCES.items()) + """
-
-The keyword spotter, the speech embedding and the anomaly detector have no public data in a package,
-so that nothing is said of them here. Networks with seeded weights have no accuracy.
-"""
