@@ -163,8 +163,9 @@ def _data(names: Collection[str]) -> str:
     return f"## Data\n\n{used}\n\n{_WITHOUT}"
 
 
-_WITHOUT = """The keyword spotter, the speech embedding and the anomaly detector have no public data in a
-package, so that nothing is said of them here. Networks with seeded weights have no accuracy.
+_WITHOUT = """The keyword spotter, the speech embedding and the anomaly detector have no public
+data in a package, so that nothing is said of them here. Networks with seeded weights have no
+accuracy.
 """
 
 
