@@ -1,13 +1,15 @@
 """Sources + Board -> Binary: compile the library and its tools with the board's toolchain."""
 
+import hashlib
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from codegen.sources import Sources
+from codegen.sources import Function, Sources
 from codegen.stack import read_callgraph, read_frames
 from codegen.toolchain import Toolchain
 
@@ -81,6 +83,56 @@ def compile_program(
         return _link(toolchain, folder, flags, folder / "build" / sources.name, objects)
     except _CompileError as e:
         return str(e)
+
+
+def compile_verify(
+    sources: Sources, folder: Path, toolchain: Toolchain, objects: Path
+) -> Path | str:
+    """Compile and link the verify program alone; the text of the error where it fails.
+
+    Each kernel is compiled by itself and under a name of its own, and its object stays in `objects`
+    by what it was made of: plans of a network differ in few kernels, and NEON's intrinsics take
+    long to compile where they are emulated.
+    """
+    folder = folder.resolve()
+    (folder / "build").mkdir(parents=True, exist_ok=True)
+    objects.mkdir(parents=True, exist_ok=True)
+    kernels = {f.path for f in sources.functions}
+    names = {f.name: _symbol(f, sources, toolchain) for f in sources.functions}
+    texts = {names[f.name]: f for f in sources.functions}
+    flags = (*toolchain.flags, *_COMMON, "-Iinclude", "-Isrc", "-Itools")
+    renamed = (*flags, *(f"-D{name}={symbol}" for name, symbol in names.items()))
+    rest = [p for p in (*sources.library, *sources.pool) if p not in kernels]
+    rest += ["tools/verify.c", f"tools/{sources.name}_steps.c"]
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            others = pool.map(lambda p: _compile(toolchain, folder, p, renamed), rest)
+            alone = pool.map(lambda t: _kept(toolchain, folder, flags, *t, objects), texts.items())
+            found = [*others, *alone]
+        return _link(toolchain, folder, flags, folder / "build" / "verify", found)
+    except _CompileError as e:
+        return str(e)
+
+
+def _symbol(function: Function, sources: Sources, toolchain: Toolchain) -> str:
+    """The hash of all that an object is made of."""
+    digest = hashlib.sha256(repr((toolchain, _COMMON, function.alone)).encode())
+    for path in sorted(p for p in sources.files if p.startswith("src/cg_")):
+        digest.update(sources.files[path])
+    return f"cg_{digest.hexdigest()[:24]}"
+
+
+def _kept(
+    toolchain: Toolchain, folder: Path, flags: Sequence[str], symbol: str, function: Function,
+    objects: Path,
+) -> Path:  # fmt: skip
+    """The object of one kernel, compiled unless it is there."""
+    target = objects.resolve() / f"{symbol}.o"
+    if not target.exists():
+        source = f"src/{symbol}.c"
+        (folder / source).write_text(function.alone.replace("@", symbol))
+        shutil.move(_compile(toolchain, folder, source, flags), target)
+    return target
 
 
 class _CompileError(Exception):

@@ -20,7 +20,7 @@ from codegen.plan import Plan
 from codegen.ranges import Part
 from codegen.resources import runtime_dir, templates_dir
 from codegen.schedule import Step, Value
-from codegen.sources import Call, Piece, Port, Sources
+from codegen.sources import Call, Function, Piece, Port, Sources
 from codegen.types import DType
 
 # Names in the functions of a library for several threads.
@@ -106,7 +106,7 @@ class Emitter:
         reserved = {"arena", "hook", "context", *(_PARALLEL if plan.threads > 1 else ())}
         self.port_names = c_names(ports, reserved=reserved)
         self.weight_names = c_names([w.symbol for w in self.program.weights], prefix=f"{name}_w_")
-        self.functions: dict[tuple[str, str], str] = {}  # (kernel, text) -> C name
+        self.functions: dict[tuple[str, str], Function] = {}  # by kernel and text
         self.bodies: dict[str, list[str]] = {}  # template folder -> function texts
         self.prototypes: list[str] = []
         self.headers: dict[str, str] = {}  # template folder -> what its functions include
@@ -154,7 +154,7 @@ class Emitter:
         for folder, bodies in sorted(self.bodies.items()):
             library.append(
                 put(
-                    f"src/{n}_{folder}.c",
+                    self.file(folder),
                     "kernels.c.j2",
                     folder=folder,
                     bodies=bodies,
@@ -190,7 +190,12 @@ class Emitter:
             tuple(library),
             tuple(k for c in calls for k in c.step.outputs),
             tuple(pool),
+            tuple(self.functions.values()),
         )
+
+    def file(self, family: str) -> str:
+        """Of all kernels of a template folder."""
+        return f"src/{self.name}_{family}.c"
 
     def header(self) -> str:
         """The last of HEADERS that some function includes."""
@@ -264,13 +269,15 @@ class Emitter:
         if key not in self.functions:
             count = sum(1 for kernel, _ in self.functions if kernel == row.name) + 1
             fn = f"{self.name}_{row.name}_{count}"
-            self.functions[key] = fn
+            header = _HEADER.get(row.isa, HEADERS[0])
+            alone = render("kernel.c.j2", {"header": header, "text": text}).decode()
+            self.functions[key] = Function(fn, self.file(row.family), alone)
             body = text.replace("@", fn)
             self.bodies.setdefault(row.family, []).append(body)
             self.prototypes.append(_prototype(body, fn))
             known = self.headers.get(row.family, HEADERS[0])
-            self.headers[row.family] = max(known, _HEADER.get(row.isa, known), key=HEADERS.index)
-        return self.functions[key]
+            self.headers[row.family] = max(known, header, key=HEADERS.index)
+        return self.functions[key].name
 
     def scope(self, step: Step, dims: Mapping[str, Any]) -> dict[str, Any]:
         """What the template of a step, or of a part of it with sizes of its own, may name."""

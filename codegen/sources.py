@@ -51,6 +51,16 @@ class Port:
 
 
 @dataclass(frozen=True)
+class Function:
+    """A kernel: the file of the library that has it, and the text of one that has it alone and
+    under the name "@"."""
+
+    name: str
+    path: str
+    alone: str
+
+
+@dataclass(frozen=True)
 class Sources:
     """Generated files by path, and what was decided while writing them."""
 
@@ -62,6 +72,7 @@ class Sources:
     library: tuple[str, ...]  # paths of the files to compile into the library
     traces: tuple[str, ...]  # value keys in the order in which the verify program dumps them
     pool: tuple[str, ...] = ()  # files of the threads, which are a library of their own
+    functions: tuple[Function, ...] = ()  # all kernels in `library`
 
 
 def write(sources: Sources, folder: Path) -> None:

@@ -9,12 +9,14 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from codegen.accuracy.gauge import Gauge, judge, native, run_plan
 from codegen.accuracy.metrics import parse_metrics
+from codegen.accuracy.scores import Outputs
 from codegen.board import Board
 from codegen.build import Binary, compile_library
 from codegen.footprint import sections
@@ -62,7 +64,7 @@ class Bench:
     """What whole networks are measured with. `checker` runs the check against onnxruntime, where
     the measuring runner would take long for it; None: no check. `exactness`: what the store knows
     of a network without its max_rel_error is not enough. `gauge`: data on which networks are
-    judged, which the checker runs, too."""
+    judged, which the checker runs, too; `objects`: a folder for kernels compiled for that."""
 
     model: Path
     shapes: Shapes
@@ -74,6 +76,7 @@ class Bench:
     timeout_s: float = 1800.0
     exactness: bool = False
     gauge: Gauge | None = None
+    objects: Path | None = None
 
 
 def measure_network(generated: Generated, bench: Bench) -> EndToEnd:
@@ -87,7 +90,9 @@ def measure_network(generated: Generated, bench: Bench) -> EndToEnd:
         exact = found.max_rel_error is not None or not bench.exactness
         if exact and (found.scores is not None or bench.gauge is None):
             return found
-    with tempfile.TemporaryDirectory(prefix="codegen-tune-") as name:
+    with tempfile.TemporaryDirectory(prefix="codegen-tune-") as name, ThreadPoolExecutor(1) as pool:
+        here = native(generated, bench.checker) if bench.gauge else None
+        judged = pool.submit(_judge_here, generated, bench, here) if here else None
         write(generated.sources, Path(name))
         binary = compile_library(generated.sources, Path(name), bench.toolchain)
         if binary.error:
@@ -98,7 +103,8 @@ def measure_network(generated: Generated, bench: Bench) -> EndToEnd:
             return EndToEnd(float("inf"), (), arena, flash, wrong, failed)
         told = conditions_of(rows[0]) if rows else {}
         measured = rows or _run(generated, binary, bench)
-        scores = _judge(generated, binary, bench)
+        outputs = judged.result() if judged else _judge_there(generated, binary, bench)
+    scores = _scores(outputs, bench)
     for failure in (measured, scores):
         if isinstance(failure, str):
             return EndToEnd(float("inf"), (), arena, flash, failure)
@@ -112,21 +118,23 @@ def measure_network(generated: Generated, bench: Bench) -> EndToEnd:
     return _of(rows, arena, bench)
 
 
-def _judge(
-    generated: Generated, binary: Binary, bench: Bench
-) -> dict[str, float] | str | None:
-    """Scores on the user's data, or an error: as this machine runs the C code, where the checker
-    would have to emulate it."""
+def _judge_here(generated: Generated, bench: Bench, here: Board) -> Outputs | str:
+    """What this machine computes of the user's data, where the checker would have to emulate it; it
+    has time for that while the board measures."""
+    return judge(generated, bench.gauge, here, LocalRunner(), bench.timeout_s, bench.objects)
+
+
+def _judge_there(generated: Generated, binary: Binary, bench: Bench) -> Outputs | str | None:
     if bench.gauge is None:
         return None
-    here = native(generated, bench.checker)
-    if here:
-        outputs = judge(generated, bench.gauge, here, LocalRunner(), bench.timeout_s)
-    else:
-        place = binary.verify, bench.checker, bench.board
-        interface = Interface.of(generated.sources, generated.schedule)
-        outputs = run_plan(bench.gauge, interface, *place, bench.timeout_s)
-    if isinstance(outputs, str):
+    interface = Interface.of(generated.sources, generated.schedule)
+    place = binary.verify, bench.checker, bench.board
+    return run_plan(bench.gauge, interface, *place, bench.timeout_s)
+
+
+def _scores(outputs: Outputs | str | None, bench: Bench) -> dict[str, float] | str | None:
+    """By metric, or an error."""
+    if outputs is None or isinstance(outputs, str):
         return outputs
     metrics = parse_metrics((), bench.gauge.labels is not None)
     return {m.name: m.measure(outputs, bench.gauge).value for m in metrics}

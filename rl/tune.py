@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import islice
+from pathlib import Path
 
 from codegen.accuracy.gauge import Gauge, gauge_of
 from codegen.board import Board
@@ -57,7 +58,8 @@ POINTS = 8  # of a front that are measured
 
 @dataclass(frozen=True)
 class Tools:
-    """What measures. `stage` and `progress` are told what is going on."""
+    """What measures. `stage` and `progress` are told what is going on; in `objects` stay kernels
+    that were compiled to judge a plan."""
 
     runner: Runner
     checker: Runner | None
@@ -65,6 +67,7 @@ class Tools:
     store: Store
     stage: Callable[[str], None] = lambda text: None
     progress: Callable[[int, int], None] = lambda done, of: None
+    objects: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def tune(request: Request, tools: Tools) -> Tuned:
 
     bench = Bench(request.model, request.shapes, request.board, tools.runner, tools.checker,
                   tools.toolchain, tools.store, request.timeout_s, request.exactness,
-                  gauge)  # fmt: skip
+                  gauge, tools.objects)  # fmt: skip
     contest = Contest(graph, bench, priced.table, tools.stage, codes=codes)
     greedy = make_agent("greedy").search(Problem(walk, goal))
     first = [(agent.name, as_plan(space, found.choices)), ("exact", as_plan(space, best.choices)),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from codegen.accuracy.gauge import gauge_of, judge, native
+from codegen.accuracy.gauge import gauge_of, judge, native, run_plan
 from codegen.accuracy.metrics import parse_metrics
 from codegen.accuracy.scores import (
     Outputs,
@@ -19,6 +19,7 @@ from codegen.accuracy.scores import (
     top1,
 )
 from codegen.board import load_board
+from codegen.build import compile_library, compile_verify
 from codegen.calibration.data import open_data
 from codegen.errors import CodegenError
 from codegen.pipeline import generate, load_graph
@@ -27,8 +28,11 @@ from codegen.resources import examples_dir
 from codegen.run import pick_runner
 from codegen.run.local import LocalRunner
 from codegen.run.qemu import QemuRunner
+from codegen.sources import write
+from codegen.toolchain import find_toolchain
 from codegen.verbs.accuracy import accuracy
 from codegen.verbs.calibrate import calibrate
+from codegen.verify import Interface
 from tests.pricing_cases import LOCAL, needs_cc, needs_cross
 
 KWS = examples_dir() / "models" / "mlperf_kws_dscnn.onnx"
@@ -196,10 +200,7 @@ def test_one_sample_per_run(tmp_path):
 
 
 def test_a_plan_that_does_not_compile(samples, monkeypatch):
-    from codegen.build import Binary
-
-    monkeypatch.setattr("codegen.accuracy.gauge.compile_library",
-                        lambda *_: replace(Binary(), error="no such thing"))  # fmt: skip
+    monkeypatch.setattr("codegen.accuracy.gauge.compile_verify", lambda *_: "no such thing")
     args = [str(KWS), "--board", "local", "--data", str(samples[0])]
     done = CliRunner().invoke(accuracy, args, standalone_mode=False)
     assert done.return_value == 1
@@ -224,6 +225,45 @@ def test_this_machine_computes_what_an_emulator_does(samples):
     there = judge(generated, gauge, board, emulator, 100.0)
     np.testing.assert_allclose(here.whole, there.whole, atol=1e-6)
     assert np.abs(here.whole - gauge.floats.whole).max() > 5e-6
+
+
+@needs_cc
+def test_kernels_of_another_plan_are_not_compiled_again(samples, tmp_path):
+    """And compute what those of the library do: without it, with it, with all that it needs."""
+    data = open_data([samples[0]], [load_graph(KWS).tensors["input"]], half=1)
+    gauge, here = gauge_of(KWS, {}, data, None, 0), load_board("local")
+    plans = generate(KWS, here), generate(KWS, here, calibration=samples[1])
+    objects, seen = tmp_path / "objects", []
+    for plan in (*plans, *plans):
+        found = judge(plan, gauge, here, LocalRunner(), 100.0, objects)
+        folder = tmp_path / f"library {len(seen)}"
+        write(plan.sources, folder)
+        binary = compile_library(plan.sources, folder, find_toolchain(here))
+        interface = Interface.of(plan.sources, plan.schedule)
+        whole = run_plan(gauge, interface, binary.verify, LocalRunner(), here, 100.0)
+        np.testing.assert_array_equal(found.whole, whole.whole)
+        seen.append({p: p.stat().st_mtime_ns for p in objects.iterdir()})
+    floats, both = len(plans[0].sources.functions), len(plans[1].sources.functions)
+    assert floats == len(seen[0]) < len(seen[1]) < floats + both
+    assert seen[0].items() < seen[1].items()
+    assert seen[1] == seen[2] == seen[3]
+
+
+@needs_cc
+def test_objects_depend_on_flags_and_headers(samples, tmp_path):
+    sources, objects = generate(KWS, LOCAL).sources, tmp_path / "objects"
+    native, many = find_toolchain(LOCAL), len(sources.functions)
+    write(sources, tmp_path / "a")
+    assert not isinstance(compile_verify(sources, tmp_path / "a", native, objects), str)
+    flags = replace(native, flags=(*native.flags, "-O1"))
+    compile_verify(sources, tmp_path / "a", flags, objects)
+    assert len(list(objects.iterdir())) == 2 * many
+    header = sources.files["src/cg_math.h"] + b"/* another */\n"
+    changed = replace(sources, files={**sources.files, "src/cg_math.h": header})
+    compile_verify(changed, tmp_path / "a", native, objects)
+    assert len(list(objects.iterdir())) == 3 * many
+    broken = replace(native, flags=(*native.flags, "-Dfor=nothing"))
+    assert "error" in compile_verify(sources, tmp_path / "a", broken, objects)
 
 
 def test_what_this_machine_has_nothing_for_is_emulated(samples, monkeypatch):

@@ -29,8 +29,7 @@ def main() -> None:
     parser.add_argument("--core", default="a57", metavar="A,B")
     parser.add_argument("--model", default="", metavar="A,B", help=", ".join(SOURCES))
     parser.add_argument("--jobs", type=int, default=0, help="programs at once; 0: one per core")
-    parser.add_argument("--searched", type=int, default=30, help="samples that plans are judged on")
-    parser.add_argument("--tested", type=int, default=2500, help="samples that are scored")
+    parser.add_argument("--samples", type=int, default=5000, help="on which plans are judged")
     parser.add_argument("--methods", action="store_true",
                         help="compare ways of finding ranges instead, on the developer's machine")
     parser.add_argument("--keep", type=Path, metavar="DIR",
@@ -45,19 +44,19 @@ def main() -> None:
                 print(f"{name}: calibrated ({time.monotonic() - start:.0f} s)", flush=True)
                 if options.methods:
                     start = time.monotonic()
-                    _record(METHODS_FILE, name, compare(made, options.tested))
+                    _record(METHODS_FILE, name, compare(made, options.samples))
                     print(f"{name}: methods ({time.monotonic() - start:.0f} s)", flush=True)
                     continue
                 for core in options.core.split(","):
-                    _measure(made, core, options)
+                    _measure(made, core, options, Path(new) / "objects")
     except CodegenError as e:
         sys.exit(f"error: {e}")
     draw(load(), load(METHODS_FILE))
 
 
-def _measure(made: Prepared, core: str, options: argparse.Namespace) -> None:
+def _measure(made: Prepared, core: str, options: argparse.Namespace, objects: Path) -> None:
     board, start = load_board(BOARDS[core]), time.monotonic()
-    found = run(made, board, options.jobs, options.searched, options.tested)
+    found = run(made, board, options.jobs, options.samples, objects)
     print(f"{core} {made.model.stem} ({time.monotonic() - start:.0f} s)", flush=True)
     _record(FILE, f"{made.model.stem} {board.name}", found)
 

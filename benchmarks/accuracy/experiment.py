@@ -33,8 +33,6 @@ CALIBRATED = 200  # samples, at most
 _LEAST, _MOST, _WORK = 12, 64, 1_000_000_000
 COSINE, AGREEMENT, DROP = 0.99, 0.98, 0.005
 MANY = 2000  # labelled samples, from which on the loss of top-1 is a limit, below it agreement is
-# Plans are judged on fewer samples than they are tested on: of what they may lose they get this.
-_SHARE = 0.9
 _TIMEOUT_S = 7200.0
 _CALIBRATION = "calibration.json"
 
@@ -59,29 +57,25 @@ def prepare(model: Path, folder: Path) -> Prepared:
     return Prepared(model, path, write_labelled(model.stem, folder), found)
 
 
-def run(made: Prepared, board: Board, jobs: int, searched: int, tested: int) -> dict[str, Any]:
-    """Everything that docs/ACCURACY.md says of a network: plans are compared on `searched` samples
-    of the half that was not calibrated on, and the chosen ones scored on `tested`, at most."""
-    tools = tools_for(board, jobs)
+def run(made: Prepared, board: Board, jobs: int, samples: int, objects: Path) -> dict[str, Any]:
+    """Everything that docs/ACCURACY.md says of a network: plans are judged on at most so many
+    samples of the half that was not calibrated on. `objects` keeps compiled kernels."""
+    tools = replace(tools_for(board, jobs), objects=objects)
     graph = load_graph(made.model)
     data = open_data([made.samples], [graph.tensors[t] for t in graph.inputs], half=1)
-    limits = Limits(cosine=_within(COSINE))
+    limits = Limits(cosine=COSINE)
     if data.labels is not None and len(data) >= MANY:
         limits = replace(limits, drop=DROP)
     else:
-        limits = replace(limits, agreement=_within(AGREEMENT))
+        limits = replace(limits, agreement=AGREEMENT)
     request = Request(made.model, board, jobs=jobs, limits=limits, calibration=made.calibration,
-                      data=data, samples=searched, timeout_s=_TIMEOUT_S)  # fmt: skip
+                      data=data, samples=samples, timeout_s=_TIMEOUT_S)  # fmt: skip
     tuned = tune(request, tools)
-    gauges = [gauge_of(made.model, {}, data, tested, 0)]
+    gauges = [gauge_of(made.model, {}, data, samples, 0)]
     if made.labelled and made.labelled != made.samples:
         labelled = open_data([made.labelled], [graph.tensors[t] for t in graph.inputs], half=1)
-        gauges.append(gauge_of(made.model, {}, labelled, tested, 0))
+        gauges.append(gauge_of(made.model, {}, labelled, samples, 0))
     return _figures(tuned, gauges, board, tools)
-
-
-def _within(least: float) -> float:
-    return 1.0 - (1.0 - least) * _SHARE
 
 
 def _calibrated(model: Path, path: Path) -> Calibration:
@@ -131,7 +125,7 @@ def _figures(
 def _outputs(finalist: Finalist, gauge: Gauge, board: Board, tools: Tools) -> Outputs:
     here = native(finalist.generated, tools.checker)
     place = (here, LocalRunner()) if here else (board, tools.checker)
-    found = judge(finalist.generated, gauge, *place, _TIMEOUT_S)
+    found = judge(finalist.generated, gauge, *place, _TIMEOUT_S, tools.objects)
     if isinstance(found, str):
         raise RuntimeError(f"{', '.join(finalist.names)}: {found}")
     return found

@@ -13,7 +13,7 @@ import numpy as np
 
 from codegen.accuracy.scores import Outputs, independent_groups
 from codegen.board import Board, load_board
-from codegen.build import compile_library
+from codegen.build import compile_verify
 from codegen.calibration.data import Batch, Data
 from codegen.calibration.record import Calibration
 from codegen.errors import CodegenError
@@ -103,16 +103,20 @@ def run_plan(
 
 
 def judge(
-    generated: Generated, gauge: Gauge, board: Board, runner: Runner, timeout_s: float
-) -> Outputs | str:
-    """Compile a plan's C code and run it on the samples; why it cannot be, where it cannot."""
-    with tempfile.TemporaryDirectory(prefix="codegen-accuracy-") as folder:
-        write(generated.sources, Path(folder))
-        binary = compile_library(generated.sources, Path(folder), find_toolchain(board))
-        if binary.error:
-            return f"does not compile: {binary.error}"
-        interface = Interface.of(generated.sources, generated.schedule)
-        return run_plan(gauge, interface, binary.verify, runner, board, timeout_s)
+    generated: Generated, gauge: Gauge, board: Board, runner: Runner, timeout_s: float,
+    objects: Path | None = None,
+) -> Outputs | str:  # fmt: skip
+    """Compile a plan's C code and run it on the samples; why it cannot be, where it cannot. Kernels
+    that another plan had, too, are taken from the folder `objects`."""
+    with tempfile.TemporaryDirectory(prefix="codegen-accuracy-") as name:
+        folder, sources = Path(name), generated.sources
+        write(sources, folder)
+        kept = objects or folder / "objects"
+        program = compile_verify(sources, folder, find_toolchain(board), kept)
+        if isinstance(program, str):
+            return f"does not compile: {program}"
+        interface = Interface.of(sources, generated.schedule)
+        return run_plan(gauge, interface, program, runner, board, timeout_s)
 
 
 def native(generated: Generated, runner: Runner) -> Board | None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -196,8 +197,9 @@ def tune(
             with _progress(quiet or as_json) as (stage, progress):
                 store = Store(store_path(store_file))
                 checker = _checker(target, chosen)
-                tools = Tools(chosen, checker, toolchain, store, stage, progress)
-                tuned = search(request, tools)
+                with TemporaryDirectory(prefix="codegen-objects-") as objects:
+                    tools = Tools(chosen, checker, toolchain, store, stage, progress, Path(objects))
+                    tuned = search(request, tools)
     except PricingError as e:
         click.echo(f"error: {e}", err=True)
         return 1
