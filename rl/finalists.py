@@ -37,7 +37,7 @@ class Finalist:
 class Contest:
     """Finalists so far, by the plan's identity; with `codes` plans may be in int8. `table` is the
     one that was measured in phase 1, without candidates that turned out wrong. `wrong` lists
-    those."""
+    those; `rejected` says why plans were not taken, by their identity."""
 
     graph: Graph
     bench: Bench
@@ -47,6 +47,7 @@ class Contest:
     seen: list[Observation] = field(default_factory=list)
     wrong: list[dict[str, str]] = field(default_factory=list)
     codes: Codes | None = None
+    rejected: dict[str, str] = field(default_factory=dict)
 
     def network(self, plan: Plan) -> Graph:
         """The network that a plan is for."""

@@ -47,7 +47,7 @@ class EndToEnd:
     none are counted, nanoseconds; its true arena, flash (code, constants and data of the library)
     and error. `failed` names the step whose result was wrong first, if any was. `max_rel_error` is
     of its worst output against onnxruntime (of a plan in int8, against integer arithmetic), None
-    where that was not looked at. `scores`: means on the user's data, by metric."""
+    where that was not looked at. `scores`: means on `samples` of the user's data."""
 
     cost: float
     steps: tuple[float, ...]
@@ -57,6 +57,7 @@ class EndToEnd:
     failed: str = ""
     max_rel_error: float | None = None
     scores: Mapping[str, float] | None = None
+    samples: int = 0
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ def _of(rows: list[Measurement], arena: int, bench: Bench) -> EndToEnd:
     told = conditions_of(rows[0])
     scores = told.get(bench.gauge.digest) if bench.gauge else None
     return EndToEnd(rows[0].cost, steps, arena, rows[0].code_bytes,
-                    max_rel_error=told.get(_ERROR), scores=scores)  # fmt: skip
+                    max_rel_error=told.get(_ERROR), scores=scores,
+                    samples=len(bench.gauge) if scores else 0)  # fmt: skip
 
 
 def _keys(generated: Generated, bench: Bench) -> list[Key]:

@@ -69,7 +69,8 @@ def _dropped(request: Request, tuned: Tuned) -> list[dict[str, Any]]:
     return [
         {"names": list(f.names), "reason": said}
         for f in tuned.finalists if not f.measured.error
-        if (said := objection(f, request.limits, request.board, unit))
+        if (said := objection(f, request.limits, request.board, unit)
+            or tuned.rejected.get(f.plan.sha256))
     ]  # fmt: skip
 
 
@@ -102,6 +103,7 @@ def _figures(tuned: Tuned, f: Finalist) -> dict[str, Any]:
         "measured_ms": None if m.error else _ms(m.cost, unit, board),
         "max_rel_error": m.max_rel_error,
         **front_file.scores_of(m),
+        **({"samples": m.samples} if m.samples else {}),
         **({"int8_layers": len(f.plan.bits)} if f.plan.bits else {}),
     }
     if not m.error and f.predicted:

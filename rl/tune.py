@@ -3,7 +3,7 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
@@ -34,7 +34,7 @@ from codegen.toolchain import Toolchain
 from rl.agents import Agent, Found, Problem, make_agent
 from rl.asked import check
 from rl.assignment import Choices, plan_of
-from rl.choice import choose, milliseconds
+from rl.choice import Judge, choose, milliseconds
 from rl.codes import Codes, codes_of
 from rl.correction import predicted
 from rl.exact import Optimum, optimum, optimum_within
@@ -43,7 +43,7 @@ from rl.guard import Guard
 from rl.interrupts import Interrupts
 from rl.limits import flash_of, goal_for, within_loss
 from rl.measure import Priced, price_network
-from rl.network import Bench, EndToEnd
+from rl.network import Bench, EndToEnd, measure_network
 from rl.pareto import Point, front
 from rl.request import Request
 from rl.reward import Goal
@@ -74,7 +74,8 @@ class Tools:
 class Tuned:
     """What came out. `chosen` is the best finalist within the limits; `gap` is by how much the
     agent's plan is worse than the exact optimum, by the table and goal (0.01 = 1 %). `rounds` of
-    measuring, `stable`: the last one proposed nothing new. `interrupted`: the user ended it."""
+    measuring, `stable`: the last one proposed nothing new. `interrupted`: the user ended it.
+    `rejected`: why finalists do not keep the limits on all of the data, by their identity."""
 
     chosen: Finalist
     finalists: tuple[Finalist, ...]
@@ -88,6 +89,7 @@ class Tuned:
     rounds: int
     stable: bool
     interrupted: bool
+    rejected: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def gap(self) -> float | None:
@@ -170,10 +172,12 @@ def tune(request: Request, tools: Tools) -> Tuned:
     if interrupts.stopped() and not contest.sound():
         chosen = _not_run(contest, *first[1])
     else:
-        chosen = choose(contest, request.limits, request.board, priced.table.unit)
+        judge = None if interrupts.stopped() else _judge(request, tools, bench)
+        chosen = choose(contest, request.limits, request.board, priced.table.unit, judge)
     return Tuned(
         chosen, tuple(contest.finalists.values()), space, priced, found, best, goal,
         contest.learnt, tuple(contest.wrong), rounds, stable, interrupts.stopped(),
+        contest.rejected,
     )  # fmt: skip
 
 
@@ -290,6 +294,19 @@ def _gauge(request: Request, tools: Tools) -> Gauge | None:
         return None
     tools.stage("running the float model")
     return gauge_of(request.model, request.shapes, request.data, request.samples, request.seed)
+
+
+def _judge(request: Request, tools: Tools, bench: Bench) -> Judge | None:
+    """How a plan does on all of the data, where plans were judged on some of it."""
+    if not request.limits.judged or len(bench.gauge) == len(request.data):
+        return None
+    whole = replace(bench, gauge=_gauge(replace(request, samples=None), tools))
+
+    def judge(finalist: Finalist) -> EndToEnd:
+        tools.stage(f"judging on all samples ({', '.join(finalist.names)})")
+        return measure_network(finalist.generated, whole)
+
+    return judge
 
 
 def bare(generated: Generated) -> Plan:

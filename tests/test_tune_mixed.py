@@ -17,10 +17,11 @@ from codegen.plan import read_plan
 from codegen.resources import examples_dir
 from rl.asked import check
 from rl.assignment import plan_of
-from rl.choice import inaccurate, used
+from rl.choice import choose, inaccurate, used
 from rl.codes import codes_of
 from rl.exact import optimum
 from rl.explain import explain
+from rl.finalists import Finalist
 from rl.front_file import pick
 from rl.guard import Guard
 from rl.limits import Limits, loss_of, within_loss
@@ -148,6 +149,35 @@ def test_objections_to_accuracy(scores, limits, said):
     assert bool(found) == bool(said)
 
 
+def finalist(name: str, cost: float, cosine: float) -> Finalist:
+    measured = EndToEnd(cost, (), 0, 0, scores={"cosine": cosine}, samples=10)
+    return Finalist((name,), SimpleNamespace(plan=SimpleNamespace(sha256=name)), cost, measured)
+
+
+def test_a_plan_that_was_lucky_is_not_taken():
+    """What keeps the limits on some of the data must keep them on all; the next one is tried."""
+    plans = [finalist("slow", 3.0, 1.0), finalist("fast", 1.0, 0.99), finalist("wrong", 0.5, 0.5),
+             finalist("medium", 2.0, 0.99)]  # fmt: skip
+    contest = SimpleNamespace(sound=lambda: plans, rejected={})
+    on_all, asked = {"fast": 0.97, "medium": 0.985, "slow": 1.0}, []
+
+    def judge(f: Finalist) -> EndToEnd:
+        asked.append(f.names[0])
+        return replace(f.measured, scores={"cosine": on_all[f.names[0]]}, samples=200)
+
+    limits = Limits(cosine=0.98)
+    assert choose(contest, limits, BOARD, "cycles").names == ("fast",)
+    taken = choose(contest, limits, BOARD, "cycles", judge)
+    assert (taken.names, taken.measured.scores["cosine"]) == (("medium",), 0.985)
+    assert asked == ["fast", "medium"]
+    assert contest.rejected == {
+        "fast": "on all 200 samples its cosine of 0.970000 is below --min-cosine 0.98"
+    }
+    on_all.update(medium=0.9, slow=0.9)
+    with pytest.raises(CodegenError, match="3 plans keep them on the samples .* none on all data"):
+        choose(contest, limits, BOARD, "cycles", judge)
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> tuple[Path, Path, Path]:
     """(data with labels, a calibration of its first half with losses, the folder)"""
@@ -251,6 +281,10 @@ def test_from_data_to_a_plan_of_both_types(prepared, tmp_path):
     warm = json.loads(CliRunner().invoke(cli, args, catch_exceptions=False).stdout)
     assert warm["chosen"] == chosen
     assert warm["measured_candidates"] == 0
+    some = json.loads(CliRunner().invoke(cli, [*args, "--samples", "6"]).stdout)
+    assert {f["samples"] for f in some["finalists"]} == {6}
+    assert some["chosen"]["samples"] == chosen["samples"] == 12
+    assert some["chosen"]["cosine"] >= 0.98
 
 
 @pytest.mark.parametrize(("scores", "limits", "share"), [

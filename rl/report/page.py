@@ -118,7 +118,7 @@ def _curves(tuned: Tuned) -> str:
 def _waterfall(tuned: Tuned) -> str:
     """Layer by layer, the default plan beside the chosen one."""
     default = next((f for f in tuned.finalists if "default" in f.names), None)
-    if default is None or default.measured.error or default is tuned.chosen:
+    if default is None or default.measured.error or default.plan == tuned.chosen.plan:
         names = ["this plan"] if default is None or default.measured.error else [
             "this plan, which is the default one"]  # fmt: skip
         return bars_svg([(n, [v]) for n, v in _step_ms(tuned, tuned.chosen).items()], names, "ms")
@@ -141,7 +141,7 @@ def _front(tuned: Tuned) -> str:
     groups: dict[str, list[tuple[float, float]]] = {"other finalists": [], "chosen": []}
     for f in tuned.finalists:
         if not f.measured.error:
-            name = "chosen" if f is tuned.chosen else "other finalists"
+            name = "chosen" if f.plan == tuned.chosen.plan else "other finalists"
             groups[name].append((f.measured.arena_bytes / 1024, _cost_ms(tuned, f.measured)))
     if not any(groups.values()):
         return ""

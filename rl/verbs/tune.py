@@ -97,7 +97,8 @@ from rl.verbs.sizes import (
 @click.option("--half", type=int, help="Use only half 0 or 1 of the data: the one that was not "
               "calibrated on.")  # fmt: skip
 @click.option("--samples", type=click.IntRange(1), default=100, show_default=True, metavar="N",
-              help="Use at most so many of them, drawn at random.")  # fmt: skip
+              help="Judge plans on at most so many of them, drawn at random; the one that is taken "
+              "keeps the limits on all.")  # fmt: skip
 @click.option("--pareto", default="", metavar="AXES",
               help="Also write front.json: plans between the extremes of latency, arena, flash, "
               "error and accuracy (e.g. latency,arena), for `codegen pick`.")  # fmt: skip
@@ -299,6 +300,11 @@ def _show(result: dict[str, Any], quiet: bool, verbose: bool, tuned: Tuned) -> N
         show.print(f"failed: {f['layer']}: {f['candidate']}: {f['error']}", markup=False)
     for f in result["dropped"]:
         show.print(f"dropped: {', '.join(f['names'])}: {f['reason']}", markup=False)
+    if "samples" in (best := result["chosen"]):
+        lost, same, cosine = _scores(best)[1:]
+        lost = f"{lost} of top-1 lost, " if lost else ""
+        show.print(f"on {best['samples']} samples the chosen plan: {lost}{same} agreement, "
+                   f"cosine {cosine}", markup=False)  # fmt: skip
     if result["why"]:
         show.print(result["why"])
     if verbose:
