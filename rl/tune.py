@@ -34,7 +34,7 @@ from codegen.toolchain import Toolchain
 from rl.agents import Agent, Found, Problem, make_agent
 from rl.asked import check
 from rl.assignment import Choices, plan_of
-from rl.choice import Judge, choose, milliseconds
+from rl.choice import Judge, choose, known_inaccurate, milliseconds
 from rl.codes import Codes, codes_of
 from rl.correction import predicted
 from rl.exact import Optimum, optimum, optimum_within
@@ -153,13 +153,18 @@ def tune(request: Request, tools: Tools) -> Tuned:
         guard.learn(contest)
         walk, free = Walk(learnt), replace(goal, loss_price=0.0)
         now = within_loss(walk, free, guard.loss)
-        yield from _proposals(request, agent, now, learnt, as_plan, interrupts)
+        for name, plan in _proposals(request, agent, now, learnt, as_plan, interrupts):
+            if not known_inaccurate(plan, contest, request.limits):
+                yield name, plan
         if guard.loss < float("inf"):
             plans = (
                 as_plan(learnt, within.choices) for loss in (guard.loss, *guard.places)
                 if (within := optimum_within(walk, free, loss))
             )  # fmt: skip
-            new = (plan for plan in plans if not contest.knows(plan))
+            new = (
+                plan for plan in plans if not contest.knows(plan)
+                and not known_inaccurate(plan, contest, request.limits)
+            )  # fmt: skip
             yield from (("exact within losses", plan) for plan in islice(new, _WITHIN))
 
     rounds, stable = 0, False

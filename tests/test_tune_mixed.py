@@ -17,7 +17,7 @@ from codegen.plan import read_plan
 from codegen.resources import examples_dir
 from rl.asked import check
 from rl.assignment import plan_of
-from rl.choice import choose, inaccurate, used
+from rl.choice import choose, inaccurate, known_inaccurate, used
 from rl.codes import codes_of
 from rl.exact import optimum
 from rl.explain import explain
@@ -176,6 +176,20 @@ def test_a_plan_that_was_lucky_is_not_taken():
     on_all.update(medium=0.9, slow=0.9)
     with pytest.raises(CodegenError, match="3 plans keep them on the samples .* none on all data"):
         choose(contest, limits, BOARD, "cycles", judge)
+
+
+def test_the_same_integers_are_not_judged_twice():
+    def plan(**bits: int) -> SimpleNamespace:
+        return SimpleNamespace(bits=bits)
+
+    measured = EndToEnd(1.0, (), 0, 0, scores={"cosine": 0.9})
+    contest = SimpleNamespace(sound=lambda: [SimpleNamespace(plan=plan(a=8), measured=measured)])
+    limits = Limits(cosine=0.95)
+    assert known_inaccurate(plan(a=8), contest, limits)
+    assert not known_inaccurate(plan(a=7), contest, limits)
+    assert not known_inaccurate(plan(a=8, b=8), contest, limits)
+    assert not known_inaccurate(plan(a=8), contest, Limits(cosine=0.9))
+    assert not known_inaccurate(plan(a=8), contest, Limits())
 
 
 @pytest.fixture(scope="module")
