@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.networks import path_of
 from codegen.errors import CodegenError
 from codegen.models import data
-from codegen.models.fetch import fetch
 from codegen.models.optional import require
-from codegen.resources import examples_dir
 
 _CROPS = 120  # of each photograph
 # Shares of its area, and width by height, as networks for ImageNet are trained with since Szegedy
@@ -22,13 +21,11 @@ _AREA, _RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 class Source:
     """Where a network's samples come from: crops of photographs (`side` pixels), made its input
     by `prepare`, and labelled data, of which there are `views` of each, on which alone top-1 is
-    counted. Without a side these are all there are. `file` is the network where no package has
-    it."""
+    counted. Without a side these are all there are."""
 
     views: int = 0
     side: int = 0
     prepare: Callable[[np.ndarray], np.ndarray] = np.asarray
-    file: Path | None = None
 
     @property
     def what(self) -> str:
@@ -53,7 +50,7 @@ def _last_bgr(images: np.ndarray) -> np.ndarray:
 
 SOURCES = {
     "mnist8": Source(1),
-    "fashion_dscnn": Source(1, file=examples_dir() / "models" / "fashion_dscnn.onnx"),
+    "fashion_dscnn": Source(1),
     "squeezenet1_1": Source(10, 224, data.RECIPES["squeezenet1_1"].prepare),
     "efficientnet_lite0": Source(10, 224, data.RECIPES["efficientnet_lite0"].prepare),
     "mlperf_ic_resnet8": Source(2, 32, data.RECIPES["mlperf_ic_resnet8"].prepare),
@@ -64,11 +61,11 @@ SOURCES = {
 
 
 def model_of(name: str) -> Path:
-    """The network: that of the repository where no package has it, else fetched."""
+    """The network's file. CodegenError where there are no samples for it."""
     if name not in SOURCES:
         raise CodegenError("benchmarks.accuracy", f"no samples for '{name}'",
                            f"known: {', '.join(SOURCES)}", "choose one of these")  # fmt: skip
-    return SOURCES[name].file or fetch(name)
+    return path_of(name)
 
 
 def write_samples(name: str, folder: Path) -> Path:

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 
+from benchmarks.networks import path_of
 from benchmarks.peers import results
 from benchmarks.peers.counted import Qemu, Virtual
 from codegen.board import load_board
 from codegen.layer import layer_of
-from codegen.models.fetch import fetch
 from codegen.ops import OPS
 from codegen.peers.base import Engine, Network
 from codegen.peers.measure import Row, measure
 from codegen.peers.network import load_network
 
 MODELS = (
+    "mnist8",
+    "fashion_dscnn",
     "mlperf_kws_dscnn",
     "mlperf_vww_mbv1_025",
     "mlperf_ic_resnet8",
@@ -78,4 +80,4 @@ def _too_long(engine: Engine, model: str) -> str:
 
 @lru_cache(maxsize=1)
 def _network(model: str) -> Network:
-    return load_network(fetch(model), name=model)
+    return load_network(path_of(model), name=model)
