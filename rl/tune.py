@@ -2,16 +2,13 @@
 (rl/measure.py), search the table (rl/agents), build and run the finalists whole (rl/finalists.py).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from itertools import islice
 from pathlib import Path
 
 from codegen.accuracy.gauge import Gauge, gauge_of
 from codegen.board import Board
-from codegen.errors import CodegenError
-from codegen.exactness import MOST_CAREFUL
 from codegen.graph import Graph
 from codegen.groups import regroup
 from codegen.memory import allocate
@@ -31,27 +28,27 @@ from codegen.schedule import lower
 from codegen.signature import Signature
 from codegen.store import Store
 from codegen.toolchain import Toolchain
-from rl.agents import Agent, Found, Problem, make_agent
+from rl.agents import Found, Problem, make_agent
 from rl.asked import check
 from rl.assignment import Choices, plan_of
-from rl.choice import Judge, choose, known_inaccurate, milliseconds
+from rl.choice import Judge, choose, milliseconds
 from rl.codes import Codes, codes_of
 from rl.correction import predicted
-from rl.exact import Optimum, optimum, optimum_within
+from rl.exact import Optimum, optimum
 from rl.finalists import Contest, Finalist, run_contest
 from rl.guard import Guard
 from rl.interrupts import Interrupts
-from rl.limits import flash_of, goal_for, within_loss
+from rl.limits import flash_of, goal_for
 from rl.measure import Priced, price_network
 from rl.network import Bench, EndToEnd, measure_network
 from rl.pareto import Point, front
+from rl.proposals import Proposals, exact_of, levels, spaces
 from rl.request import Request
 from rl.reward import Goal
-from rl.space import Space, build_space, careful, in_floats
+from rl.space import Space, build_space, in_floats
 from rl.table import Table
 from rl.walk import Walk
 
-_WITHIN = 2  # plans within losses in a round
 ROUNDS = 4  # of measuring, learning and searching again
 POINTS = 8  # of a front that are measured
 
@@ -97,9 +94,6 @@ class Tuned:
         if not self.found.curve:
             return None
         return self.found.value / self.best.value - 1.0 if self.best.value else 0.0
-
-
-AsPlan = Callable[[Space, Choices], Plan]
 
 
 def tune(request: Request, tools: Tools) -> Tuned:
@@ -148,30 +142,12 @@ def tune(request: Request, tools: Tools) -> Tuned:
     if codes and (single := optimum(Walk(in_floats(space)), replace(goal, loss_price=0.0))):
         first.append(("exact in float32", as_plan(in_floats(space), single.choices)))
 
-    def propose(table: Table) -> Iterator[tuple[str, Plan]]:
-        learnt = build_space(graph, request.board, table, codes)
-        guard.learn(contest)
-        walk, free = Walk(learnt), replace(goal, loss_price=0.0)
-        now = within_loss(walk, free, guard.loss)
-        for name, plan in _proposals(request, agent, now, learnt, as_plan, interrupts):
-            if not known_inaccurate(plan, contest, request.limits):
-                yield name, plan
-        if guard.loss < float("inf"):
-            plans = (
-                as_plan(learnt, within.choices) for loss in (guard.loss, *guard.places)
-                if (within := optimum_within(walk, free, loss))
-            )  # fmt: skip
-            new = (
-                plan for plan in plans if not contest.knows(plan)
-                and not known_inaccurate(plan, contest, request.limits)
-            )  # fmt: skip
-            yield from (("exact within losses", plan) for plan in islice(new, _WITHIN))
-
+    propose = Proposals(request, agent, goal, codes, guard, contest, as_plan, interrupts.stopped)
     rounds, stable = 0, False
     with interrupts.caught():
         rounds, stable = run_contest(contest, first, propose, ROUNDS + guard.rounds,
                                      interrupts.stopped)
-        for part in _spaces(request, space) if request.pareto else ():
+        for part in spaces(request, space) if request.pareto else ():
             for point in _thinned(front(Walk(part), request.pareto, arena_in(part))):
                 contest.enter("front", as_plan(part, point.choices))
     if interrupts.stopped() and not contest.sound():
@@ -231,56 +207,12 @@ def _thinned(points: list[Point]) -> list[Point]:
     return [points[i] for i in sorted(at)]
 
 
-def exact_of(walk: Walk, goal: Goal) -> Optimum:
-    """The optimum, where limits were made so that there is one."""
-    best = optimum(walk, goal)
-    if best is None:
-        raise CodegenError(
-            walk.space.graph.name,
-            "no plan can be made of the candidates that were priced",
-            "layouts that can be converted into one another",
-            "see `codegen price` for what failed",
-        )
-    return best
-
-
-def _proposals(
-    request: Request,
-    agent: Agent,
-    goal: Goal,
-    space: Space,
-    as_plan: AsPlan,
-    interrupts: Interrupts,
-) -> Iterator[tuple[str, Plan]]:
-    """What the corrected table finds: the agent's plan, and the exact one; where digits count, also
-    the best without candidates that lose them."""
-    walk = Walk(space)
-    best = exact_of(walk, goal)
-    found = agent.search(Problem(walk, goal, request.seed, request.budget, interrupts.stopped))
-    yield f"{agent.name}, corrected", as_plan(space, found.choices)
-    yield "exact, corrected", as_plan(space, best.choices)
-    for level, part in enumerate(_spaces(request, space)[1:], 1):
-        exact = optimum(Walk(part), goal)
-        if exact:
-            yield f"exact, careful {level}", as_plan(part, exact.choices)
-
-
-def _spaces(request: Request, space: Space) -> list[Space]:
-    """The space, and where digits count what is left of it without candidates that lose them."""
-    return [space, *(careful(space, level) for level in _levels(request))]
-
-
-def _levels(request: Request) -> range:
-    """How careful plans are made, where digits count."""
-    return range(1, MOST_CAREFUL + 1 if request.exactness else 1)
-
-
 def _defaults(request: Request) -> dict[str, Generated]:
     """The plan of `codegen build` and, where digits count, careful ones."""
     make = partial(generate, request.model, request.board, None, request.shapes,
                    dtype=request.dtype)  # fmt: skip
     made = {"default": make()}
-    made |= {f"default, careful {n}": make(careful=n) for n in _levels(request)}
+    made |= {f"default, careful {n}": make(careful=n) for n in levels(request)}
     if request.calibration:
         made["default in int8"] = make(dtype="", calibration=request.calibration)
     return made

@@ -296,7 +296,7 @@ def test_a_plan_that_is_not_exact_enough_is_dropped(tuned_once, monkeypatch):
         return EndToEnd(steps=steps, arena_bytes=64, flash_bytes=4096, **figures)
 
     monkeypatch.setattr("rl.finalists.measure_network", measure)
-    monkeypatch.setattr("rl.tune.optimum", _slowest)
+    monkeypatch.setattr("rl.proposals.optimum", _slowest)
     limited = dataclasses.replace(request, limits=Limits(error=1e-5))
     tuned = tune(limited, tools(store, LocalRunner()))
     assert tuned.chosen.measured.max_rel_error == 1e-6

@@ -23,9 +23,10 @@ from rl.guess import filled
 from rl.limits import Limits, goal_for
 from rl.network import Bench
 from rl.pareto import front
+from rl.proposals import exact_of
 from rl.reward import LATENCY, Goal
 from rl.space import Space, build_space
-from rl.tune import Request, Tools, Tuned, exact_of, milliseconds, true_arena, tune
+from rl.tune import Request, Tools, Tuned, milliseconds, true_arena, tune
 from rl.walk import Walk
 
 EPISODES, LONG = 1000, 10_000
