@@ -144,8 +144,9 @@ def _casts(graph: Graph, tensors: Mapping[str, Tensor]) -> Graph:
     for name in tensors:
         source = other_form(name)
         known |= {name: tensors[name], source: graph.tensors[source]}
-        for x, y, op in ((source, name, "Quantize"), (name, source, "Dequantize")):
-            nodes.append(Node(cast_name(y), op, (x, _SCALE, _ZERO), (y,), {"axis": 0}))
+        for x, y, op, attrs in ((source, name, "Quantize", {"axis": 0, "inverse": 1}),
+                                (name, source, "Dequantize", {"axis": 0})):  # fmt: skip
+            nodes.append(Node(cast_name(y), op, (x, _SCALE, _ZERO), (y,), attrs))
     return Graph(f"{graph.name} casts", (), (), tuple(nodes), known, constants)
 
 

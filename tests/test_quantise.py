@@ -377,9 +377,10 @@ def test_sums_fit_in_32_bits():
 
 
 @pytest.mark.parametrize("name", ["local", "jetson-nano-cpu"])
-def test_codes_are_those_of_a_division(name, tmp_path):
-    """Real values around ties of many scales, and what is far beyond the codes; the board's
-    division is one only in effect."""
+@pytest.mark.parametrize("inverse", [0, 1])
+def test_codes_are_those_of_a_division(name, inverse, tmp_path):
+    """Or of a product by one over the scale. Real values around ties of many scales, and what is
+    far beyond the codes; the board's division is one only in effect."""
     board = load_board(name)
     try:
         toolchain = find_toolchain(board)
@@ -402,7 +403,7 @@ def test_codes_are_those_of_a_division(name, tmp_path):
         b.input(Tensor(f"x{i}", value.shape, DType.F32))
         zero = np.array(rng.integers(-128, 128), np.int8)
         names = [f"x{i}", b.constant(f"s{i}", np.array(scale)), b.constant(f"z{i}", zero)]
-        outputs += b.add("Quantize", names, {"axis": 0}, f"n{i}")
+        outputs += b.add("Quantize", names, {"axis": 0, "inverse": inverse}, f"n{i}")
         inputs[f"x{i}"], nodes[f"n{i}"] = value, Choice("quantize_f32_neon", "nchw")
     graph = b.graph(list(inputs), outputs)
     generated = finish(graph, Plan(board.name, "0" * 64, nodes), board, "net")

@@ -105,7 +105,7 @@ class _Quantising:
         if name not in self.codes:
             target = self.coded(name)
             self.nodes.append(Node(f"{name}/quantize", "Quantize", (name, *self.border(name)),
-                                   (target,), {"axis": 0}))  # fmt: skip
+                                   (target,), {"axis": 0, "inverse": 1}))  # fmt: skip
         return self.codes[name]
 
     def coded(self, name: str) -> str:
