@@ -6,7 +6,6 @@ from math import inf
 
 from codegen.board import Board
 from codegen.errors import CodegenError
-from codegen.plan import Plan
 from rl.finalists import Contest, Finalist
 from rl.limits import Limits
 from rl.network import EndToEnd
@@ -56,14 +55,6 @@ def choose(
         f"{len(kept)} plans keep them on the samples that plans were judged on, none on all data",
         "limits that a plan keeps on all of the data",
         "judge plans on more with --samples, or allow more",
-    )
-
-
-def known_inaccurate(plan: Plan, contest: Contest, limits: Limits) -> bool:
-    """Was a plan measured that computes the same integers, because it has the same layers in int8,
-    and that loses more than the limits allow?"""
-    return limits.judged and any(
-        f.plan.bits == plan.bits and inaccurate(f.measured, limits) for f in contest.sound()
     )
 
 

@@ -8,13 +8,13 @@ from codegen.errors import CodegenError
 from codegen.exactness import MOST_CAREFUL
 from codegen.plan import Plan
 from rl.agents import Agent, Problem
-from rl.assignment import Choices
-from rl.choice import known_inaccurate
+from rl.assignment import Choices, cost_of
+from rl.choice import inaccurate
 from rl.codes import Codes
 from rl.exact import Optimum, optimum, optimum_within
 from rl.finalists import Contest
 from rl.guard import Guard
-from rl.limits import within_loss
+from rl.limits import Limits, within_loss
 from rl.request import Request
 from rl.reward import Goal
 from rl.space import Space, build_space, careful
@@ -22,14 +22,15 @@ from rl.table import Table
 from rl.walk import Walk
 
 _WITHIN = 2  # plans within losses in a round
+_GAIN = 0.001  # by so much a plan must be faster to be measured
 
 AsPlan = Callable[[Space, Choices], Plan]
 
 
 @dataclass(frozen=True)
 class Proposals:
-    """Called with a table: (who, plan), of those that are not known to lose too much. `goal` is the
-    search's, `stopped` tells whether the user ended it."""
+    """Called with a table: (who, plan), of those that are worth measuring. `goal` is the search's,
+    `stopped` tells whether the user ended it."""
 
     request: Request
     agent: Agent
@@ -44,31 +45,46 @@ class Proposals:
         space = build_space(self.contest.graph, self.request.board, table, self.codes)
         self.guard.learn(self.contest)
         walk, free = Walk(space), replace(self.goal, loss_price=0.0)
-        for name, plan in self._best(space, within_loss(walk, free, self.guard.loss)):
-            if not self._too_lossy(plan):
-                yield name, plan
+        best = self._best(space, within_loss(walk, free, self.guard.loss))
+        yield from ((name, plan) for name, plan, cost in best if self._promises(plan, cost))
         if self.guard.loss < float("inf"):
             within = (optimum_within(walk, free, loss)
                       for loss in (self.guard.loss, *self.guard.places))  # fmt: skip
-            plans = (self.as_plan(space, found.choices) for found in within if found)
-            new = (p for p in plans if not self.contest.knows(p) and not self._too_lossy(p))
+            plans = ((self.as_plan(space, w.choices), cost_of(walk, w.choices))
+                     for w in within if w)  # fmt: skip
+            new = (p for p, cost in plans if not self.contest.knows(p) and self._promises(p, cost))
             yield from (("exact within losses", plan) for plan in islice(new, _WITHIN))
 
-    def _best(self, space: Space, goal: Goal) -> Iterator[tuple[str, Plan]]:
+    def _best(self, space: Space, goal: Goal) -> Iterator[tuple[str, Plan, float]]:
         """The agent's plan, and the exact one; where digits count, also the best without candidates
-        that lose them."""
+        that lose them; each with what it costs by the table."""
         walk, name = Walk(space), self.agent.name
-        best = exact_of(walk, goal)
         problem = Problem(walk, goal, self.request.seed, self.request.budget, self.stopped)
-        yield f"{name}, corrected", self.as_plan(space, self.agent.search(problem).choices)
-        yield "exact, corrected", self.as_plan(space, best.choices)
+        best = exact_of(walk, goal).choices
+        found = [(f"{name}, corrected", space, self.agent.search(problem).choices),
+                 ("exact, corrected", space, best)]  # fmt: skip
         for level, part in enumerate(spaces(self.request, space)[1:], 1):
             exact = optimum(Walk(part), goal)
-            if exact:
-                yield f"exact, careful {level}", self.as_plan(part, exact.choices)
+            found += [(f"exact, careful {level}", part, exact.choices)] if exact else []
+        for title, part, choices in found:
+            yield title, self.as_plan(part, choices), cost_of(Walk(part), choices)
 
-    def _too_lossy(self, plan: Plan) -> bool:
-        return known_inaccurate(plan, self.contest, self.request.limits)
+    def _promises(self, plan: Plan, cost: float) -> bool:
+        return promises(plan, cost, self.contest, self.request.limits)
+
+
+def promises(plan: Plan, cost: float, contest: Contest, limits: Limits) -> bool:
+    """Where accuracy is limited, whether a plan that costs so much by the table may keep the limits
+    and be faster than the best one that does. Plans with the same layers in int8 compute the same
+    integers, so that one that loses too much speaks for all of them."""
+    if not limits.judged:
+        return True
+    sound = contest.sound()
+    lossy = [f for f in sound if inaccurate(f.measured, limits)]
+    kept = [f.measured.cost for f in sound if f not in lossy]
+    if any(f.plan.bits == plan.bits for f in lossy):
+        return False
+    return cost < (1.0 - _GAIN) * min(kept, default=float("inf"))
 
 
 def exact_of(walk: Walk, goal: Goal) -> Optimum:

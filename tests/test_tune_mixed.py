@@ -17,7 +17,7 @@ from codegen.plan import read_plan
 from codegen.resources import examples_dir
 from rl.asked import check
 from rl.assignment import plan_of
-from rl.choice import choose, inaccurate, known_inaccurate, used
+from rl.choice import choose, inaccurate, used
 from rl.codes import codes_of
 from rl.exact import optimum
 from rl.explain import explain
@@ -27,6 +27,7 @@ from rl.guard import Guard
 from rl.limits import Limits, loss_of, within_loss
 from rl.network import EndToEnd
 from rl.pareto import front
+from rl.proposals import promises
 from rl.request import Request
 from rl.reward import LATENCY
 from rl.walk import Walk
@@ -178,18 +179,27 @@ def test_a_plan_that_was_lucky_is_not_taken():
         choose(contest, limits, BOARD, "cycles", judge)
 
 
-def test_the_same_integers_are_not_judged_twice():
+def test_what_is_worth_measuring():
+    """Not integers that are known to lose too much, nor what is as slow as a plan that does not."""
+
     def plan(**bits: int) -> SimpleNamespace:
         return SimpleNamespace(bits=bits)
 
-    measured = EndToEnd(1.0, (), 0, 0, scores={"cosine": 0.9})
-    contest = SimpleNamespace(sound=lambda: [SimpleNamespace(plan=plan(a=8), measured=measured)])
-    limits = Limits(cosine=0.95)
-    assert known_inaccurate(plan(a=8), contest, limits)
-    assert not known_inaccurate(plan(a=7), contest, limits)
-    assert not known_inaccurate(plan(a=8, b=8), contest, limits)
-    assert not known_inaccurate(plan(a=8), contest, Limits(cosine=0.9))
-    assert not known_inaccurate(plan(a=8), contest, Limits())
+    def measured(bits, cost: float, cosine: float) -> SimpleNamespace:
+        scores = {"cosine": cosine}
+        return SimpleNamespace(plan=bits, measured=EndToEnd(cost, (), 0, 0, scores=scores))
+
+    plans = [measured(plan(), 10.0, 1.0), measured(plan(a=8), 5.0, 0.9)]
+    contest, limits = SimpleNamespace(sound=lambda: plans), Limits(cosine=0.95)
+    assert promises(plan(a=7), 9.0, contest, limits)
+    assert promises(plan(a=8, b=8), 9.0, contest, limits)
+    assert not promises(plan(a=8), 5.0, contest, limits)
+    assert not promises(plan(a=7), 9.995, contest, limits)
+    assert promises(plan(a=8), 4.9, contest, Limits(cosine=0.9))
+    assert not promises(plan(b=8), 5.1, contest, Limits(cosine=0.9))
+    assert promises(plan(a=8), 20.0, contest, Limits())
+    plans.clear()
+    assert promises(plan(), 1e9, contest, limits)
 
 
 @pytest.fixture(scope="module")
