@@ -60,7 +60,7 @@ def compile_library(
         pool = [_archive(toolchain, folder, f"{sources.name}_threads", threads)] if threads else []
         steps = objects[-1]
         programs = [
-            _link(toolchain, folder, flags, out / name, (obj, steps, *pool, library))
+            _link(toolchain, folder, flags, out / name, (obj, steps, *pool, library), bool(pool))
             for name, obj in (("verify", objects[-3]), ("bench", objects[-2]))
         ]
     except _CompileError as e:
@@ -106,10 +106,16 @@ def compile_verify(
     rest += ["tools/verify.c", f"tools/{sources.name}_steps.c"]
     try:
         with ThreadPoolExecutor(2) as pool:
-            others = pool.map(lambda p: _compile(toolchain, folder, p, renamed), rest)
-            alone = pool.map(lambda t: _kept(toolchain, folder, flags, *t, objects), texts.items())
-            found = [*others, *alone]
-        return _link(toolchain, folder, flags, folder / "build" / "verify", found)
+            tasks = [pool.submit(_compile, toolchain, folder, p, renamed) for p in rest]
+            tasks += [pool.submit(_kept, toolchain, folder, flags, symbol, function, objects)
+                      for symbol, function in texts.items()]  # fmt: skip
+            try:
+                found = [t.result() for t in tasks]
+            except _CompileError:
+                pool.shutdown(cancel_futures=True)
+                raise
+        threads = bool(sources.pool)
+        return _link(toolchain, folder, flags, folder / "build" / "verify", found, threads)
     except _CompileError as e:
         return str(e)
 
@@ -175,11 +181,11 @@ def _archive(toolchain: Toolchain, folder: Path, name: str, objects: Sequence[Pa
 
 
 def _link(
-    toolchain: Toolchain, folder: Path, flags: Sequence[str], target: Path, objects: Sequence[Path]
-) -> Path:
+    toolchain: Toolchain, folder: Path, flags: Sequence[str], target: Path,
+    objects: Sequence[Path], threads: bool = False,
+) -> Path:  # fmt: skip
     static = () if any("sanitize" in f for f in flags) else ("-static",)
-    threads = ("-pthread",) if any(p.name.endswith("_threads.a") for p in objects) else ()
-    libraries = (*map(str, objects), *threads, "-lm")
+    libraries = (*map(str, objects), *(("-pthread",) if threads else ()), "-lm")
     _run((*toolchain.cc, *flags, *static, *libraries, "-o", str(target)), folder)
     return target
 

@@ -12,7 +12,7 @@ from codegen import __version__
 from codegen.board import Board
 from codegen.c_literals import c_args, c_bound, c_float, literals
 from codegen.c_text import comment, fold, tidy
-from codegen.kernels import Kernel
+from codegen.kernels import Kernel, load_kernels
 from codegen.layer import Epilogue
 from codegen.memory import Place, Schedule
 from codegen.names import c_names, identifier
@@ -106,7 +106,7 @@ class Emitter:
         reserved = {"arena", "hook", "context", *(_PARALLEL if plan.threads > 1 else ())}
         self.port_names = c_names(ports, reserved=reserved)
         self.weight_names = c_names([w.symbol for w in self.program.weights], prefix=f"{name}_w_")
-        self.functions: dict[tuple[str, str], Function] = {}  # by kernel and text
+        self.functions: dict[tuple[str, str], str] = {}  # (kernel, text) -> C name
         self.bodies: dict[str, list[str]] = {}  # template folder -> function texts
         self.prototypes: list[str] = []
         self.headers: dict[str, str] = {}  # template folder -> what its functions include
@@ -190,12 +190,18 @@ class Emitter:
             tuple(library),
             tuple(k for c in calls for k in c.step.outputs),
             tuple(pool),
-            tuple(self.functions.values()),
-        )
+            tuple(self.alone(load_kernels()[row], text, fn)
+                  for (row, text), fn in self.functions.items()),
+        )  # fmt: skip
 
     def file(self, family: str) -> str:
         """Of all kernels of a template folder."""
         return f"src/{self.name}_{family}.c"
+
+    def alone(self, row: Kernel, text: str, fn: str) -> Function:
+        """A kernel with nothing around it."""
+        scope = {"header": _HEADER.get(row.isa, HEADERS[0]), "text": text}
+        return Function(fn, self.file(row.family), render("kernel.c.j2", scope).decode())
 
     def header(self) -> str:
         """The last of HEADERS that some function includes."""
@@ -269,15 +275,13 @@ class Emitter:
         if key not in self.functions:
             count = sum(1 for kernel, _ in self.functions if kernel == row.name) + 1
             fn = f"{self.name}_{row.name}_{count}"
-            header = _HEADER.get(row.isa, HEADERS[0])
-            alone = render("kernel.c.j2", {"header": header, "text": text}).decode()
-            self.functions[key] = Function(fn, self.file(row.family), alone)
+            self.functions[key] = fn
             body = text.replace("@", fn)
             self.bodies.setdefault(row.family, []).append(body)
             self.prototypes.append(_prototype(body, fn))
             known = self.headers.get(row.family, HEADERS[0])
-            self.headers[row.family] = max(known, header, key=HEADERS.index)
-        return self.functions[key].name
+            self.headers[row.family] = max(known, _HEADER.get(row.isa, known), key=HEADERS.index)
+        return self.functions[key]
 
     def scope(self, step: Step, dims: Mapping[str, Any]) -> dict[str, Any]:
         """What the template of a step, or of a part of it with sizes of its own, may name."""

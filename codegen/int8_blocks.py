@@ -14,9 +14,10 @@ from codegen.winograd_blocks import odd_lines
 _NEAR_BYTES, _FAR_BYTES = 16 << 10, 128 << 10
 _WEIGHTS_BYTES = 320 << 10
 _LEAST_PIXELS = 16
-# A panel of weights transformed for Winograd's method stays in L1 beside inputs and sums. What is
-# larger is made in parts, which sums of all tiles then wait for.
-_PANEL_BYTES, _PART_BYTES = 20 << 10, 27 << 9
+# A panel of weights transformed for Winograd's method stays in L1 (32 KiB) beside inputs and sums.
+# What is larger is made in parts, which sums of all tiles of a block then wait for.
+_PANEL_BYTES, _PART_BYTES = 20 << 10, (13 << 10) + 512
+_BOTH_BYTES = 192 << 10  # of inputs and sums of a block
 _LINE_BYTES = 64
 
 
@@ -50,19 +51,20 @@ def qim2col(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
 def qwinograd(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
     """Tiles of 4x4 outputs, `rows` at a time, in blocks whose transformed inputs stay in L2; planes
     of 16 bits an odd number of cache lines long, so that they do not fall on the same sets.
-    `parts`: so many times some of the planes are transformed and multiplied, for which sums of a
-    whole block are kept; `edges`: there are tiles that hang over the image; `order`, where the core
-    does not find one (p["in_order"]), gives that of so many tiles. Scratch: products z or a patch
-    of pixels, weights u, inputs v."""
+    `parts` in which planes of weights are transformed and multiplied; where there are several, sums
+    of a whole block are kept. `edges`: there are tiles that hang over the image; `order`, where the
+    core does not find one (p["in_order"]), gives that of so many tiles. Scratch: products z or a
+    patch of pixels, weights u, inputs v."""
     nr, c, planes = p["nr"], d["c"], PLANES
     ty, tx = -(-d["oh"] // 4), -(-d["ow"] // 4)
     tiles = d["n"] * ty * tx
     groups = -(-tiles // p["mr"])
     rows = -(-tiles // groups)
     v_plane, u_plane = odd_lines(rows * c, 2), odd_lines(c * nr, 2)
-    most = max(_FAR_BYTES // (2 * planes * v_plane), 1)
-    together = -(-groups // -(-groups // most))
     parts = _parts(2 * planes * u_plane)
+    near, kept = (_FAR_BYTES, 0) if parts == 1 else (_BOTH_BYTES, 4 * planes * rows * nr)
+    most = max(near // (2 * planes * v_plane + kept), 1)
+    together = -(-groups // -(-groups // most))
     sums = rows if parts == 1 else min(together * rows, tiles)
     z_bytes = max(4 * planes * sums * nr, _LINE_BYTES * -(-planes * c // _LINE_BYTES))
     order = partial(winograd_order, columns=nr, pitch=rows, passes=c // 8)
@@ -71,7 +73,7 @@ def qwinograd(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
         "v_plane": v_plane, "u_plane": u_plane, "z_bytes": z_bytes, "parts": parts,
         "edges": bool(d["pt"] or d["pl"] or 4 * ty + 2 > d["h"] or 4 * tx + 2 > d["w"]),
         "order": order if p.get("in_order") else None,
-        "scratch_floats": z_bytes + 2 * planes * (u_plane // parts + together * v_plane),
+        "scratch_floats": z_bytes + 2 * planes // parts * u_plane + 2 * planes * together * v_plane,
     }  # fmt: skip
 
 

@@ -43,13 +43,16 @@ def choose(
             "allow more",
         )
     for f in sorted(kept, key=lambda f: f.measured.cost):
+        if f.plan.sha256 in contest.rejected:
+            continue
         if judge is None:
             return f
-        whole = replace(f, measured=judge(f))
-        said = whole.measured.error or inaccurate(whole.measured, limits)
+        whole = judge(f)
+        measured = replace(f.measured, scores=whole.scores, samples=whole.samples)
+        said = whole.error or inaccurate(measured, limits)
         if not said:
-            return whole
-        contest.rejected[f.plan.sha256] = f"on all {whole.measured.samples} samples {said}"
+            return replace(f, measured=measured)
+        contest.rejected[f.plan.sha256] = f"on all of the data {said}"
     raise CodegenError(
         "limits",
         f"{len(kept)} plans keep them on the samples that plans were judged on, none on all data",

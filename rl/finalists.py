@@ -14,7 +14,7 @@ from rl.correction import Observation, corrected, observe, predicted, without
 from rl.network import Bench, EndToEnd, measure_network
 from rl.table import Table
 
-Propose = Callable[[Table], list[tuple[str, Plan]]]
+Propose = Callable[[Table], Iterable[tuple[str, Plan]]]  # one after the other is measured
 
 
 @dataclass(frozen=True)

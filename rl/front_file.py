@@ -49,8 +49,11 @@ def to_text(finalists: Sequence[Finalist], axes: Sequence[str], board: Board, ms
 
 
 def scores_of(measured: EndToEnd) -> dict[str, float]:
-    """What was measured on the user's data, under names for files; empty where there were none."""
-    return {k.replace(" ", "_"): round(v, 9) for k, v in (measured.scores or {}).items()}
+    """What was measured on the user's data, under names for files, and of how many samples; empty
+    where there were none."""
+    samples = {"samples": measured.samples} if measured.samples else {}
+    scores = (measured.scores or {}).items()
+    return {**{k.replace(" ", "_"): round(v, 9) for k, v in scores}, **samples}
 
 
 def pick(path: Path, limits: Limits) -> dict[str, Any]:

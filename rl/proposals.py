@@ -9,12 +9,12 @@ from codegen.exactness import MOST_CAREFUL
 from codegen.plan import Plan
 from rl.agents import Agent, Problem
 from rl.assignment import Choices, cost_of
-from rl.choice import inaccurate
+from rl.choice import inaccurate, objection
 from rl.codes import Codes
 from rl.exact import Optimum, optimum, optimum_within
 from rl.finalists import Contest
 from rl.guard import Guard
-from rl.limits import Limits, within_loss
+from rl.limits import within_loss
 from rl.request import Request
 from rl.reward import Goal
 from rl.space import Space, build_space, careful
@@ -22,7 +22,8 @@ from rl.table import Table
 from rl.walk import Walk
 
 _WITHIN = 2  # plans within losses in a round
-_GAIN = 0.001  # by so much a plan must be faster to be measured
+# By so much the table may overestimate; by so much a plan must be faster than the same integers.
+_ERROR, _GAIN = 0.005, 0.001
 
 AsPlan = Callable[[Space, Choices], Plan]
 
@@ -40,6 +41,7 @@ class Proposals:
     contest: Contest
     as_plan: AsPlan
     stopped: Callable[[], bool]
+    unit: str
 
     def __call__(self, table: Table) -> Iterator[tuple[str, Plan]]:
         space = build_space(self.contest.graph, self.request.board, table, self.codes)
@@ -70,21 +72,24 @@ class Proposals:
             yield title, self.as_plan(part, choices), cost_of(Walk(part), choices)
 
     def _promises(self, plan: Plan, cost: float) -> bool:
-        return promises(plan, cost, self.contest, self.request.limits)
+        return promises(plan, cost, self.contest, self.request, self.unit)
 
 
-def promises(plan: Plan, cost: float, contest: Contest, limits: Limits) -> bool:
+def promises(plan: Plan, cost: float, contest: Contest, request: Request, unit: str) -> bool:
     """Where accuracy is limited, whether a plan that costs so much by the table may keep the limits
     and be faster than the best one that does. Plans with the same layers in int8 compute the same
-    integers, so that one that loses too much speaks for all of them."""
-    if not limits.judged:
+    in them: one that loses too much speaks for the others, and one that does not is measured again
+    only if that is faster."""
+    if not request.limits.judged:
         return True
     sound = contest.sound()
-    lossy = [f for f in sound if inaccurate(f.measured, limits)]
-    kept = [f.measured.cost for f in sound if f not in lossy]
-    if any(f.plan.bits == plan.bits for f in lossy):
+    alike = [f for f in sound if f.plan.bits == plan.bits]
+    if any(inaccurate(f.measured, request.limits) for f in alike):
         return False
-    return cost < (1.0 - _GAIN) * min(kept, default=float("inf"))
+    kept = [f for f in sound if not objection(f, request.limits, request.board, unit)]
+    best = min((f.measured.cost for f in kept), default=float("inf"))
+    least = min((f.measured.cost for f in alike), default=float("inf"))
+    return cost < min((1.0 + _ERROR) * best, (1.0 - _GAIN) * least)
 
 
 def exact_of(walk: Walk, goal: Goal) -> Optimum:

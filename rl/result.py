@@ -103,7 +103,6 @@ def _figures(tuned: Tuned, f: Finalist) -> dict[str, Any]:
         "measured_ms": None if m.error else _ms(m.cost, unit, board),
         "max_rel_error": m.max_rel_error,
         **front_file.scores_of(m),
-        **({"samples": m.samples} if m.samples else {}),
         **({"int8_layers": len(f.plan.bits)} if f.plan.bits else {}),
     }
     if not m.error and f.predicted:
@@ -114,6 +113,13 @@ def _figures(tuned: Tuned, f: Finalist) -> dict[str, Any]:
 def _finalist(tuned: Tuned, f: Finalist) -> dict[str, Any]:
     error = {"error": f.measured.error} if f.measured.error else {}
     return {"names": list(f.names), "plan_sha256": f.plan.sha256, **_figures(tuned, f), **error}
+
+
+def _offered(tuned: Tuned) -> list[Finalist]:
+    """Finalists without those that do not keep the limits on all of the data."""
+    chosen = tuned.chosen
+    return [chosen if f.plan == chosen.plan else f for f in tuned.finalists
+            if f.plan.sha256 not in tuned.rejected]  # fmt: skip
 
 
 def _ms(cost: float, unit: str, board: Any) -> float:
@@ -149,7 +155,7 @@ def write_results(folder: Path, request: Request, tuned: Tuned) -> list[dict[str
     rows = explain(Walk(tuned.space), choices, ms) if choices else []
     files[explanation.FILE] = explanation.to_text(plan, board.name, rows)
     if request.pareto:
-        files[front_file.FILE] = front_file.to_text(tuned.finalists, request.pareto, board, ms)
+        files[front_file.FILE] = front_file.to_text(_offered(tuned), request.pareto, board, ms)
     if tuned.found.learnt:
         files[transfer.FILE] = transfer.to_text(tuned.found.learnt)
     files["tune.json"] = json.dumps(summary(request, tuned), indent=1) + "\n"

@@ -142,7 +142,8 @@ def tune(request: Request, tools: Tools) -> Tuned:
     if codes and (single := optimum(Walk(in_floats(space)), replace(goal, loss_price=0.0))):
         first.append(("exact in float32", as_plan(in_floats(space), single.choices)))
 
-    propose = Proposals(request, agent, goal, codes, guard, contest, as_plan, interrupts.stopped)
+    propose = Proposals(request, agent, goal, codes, guard, contest, as_plan, interrupts.stopped,
+                        priced.table.unit)  # fmt: skip
     rounds, stable = 0, False
     with interrupts.caught():
         rounds, stable = run_contest(contest, first, propose, ROUNDS + guard.rounds,
@@ -153,8 +154,12 @@ def tune(request: Request, tools: Tools) -> Tuned:
     if interrupts.stopped() and not contest.sound():
         chosen = _not_run(contest, *first[1])
     else:
-        judge = None if interrupts.stopped() else _judge(request, tools, bench)
-        chosen = choose(contest, request.limits, request.board, priced.table.unit, judge)
+        taken = partial(choose, contest, request.limits, request.board, priced.table.unit)
+        with interrupts.caught():
+            interrupts.check()
+            chosen = taken(_judge(request, tools, bench))
+        if interrupts.stopped():
+            chosen = taken()
     return Tuned(
         chosen, tuple(contest.finalists.values()), space, priced, found, best, goal,
         contest.learnt, tuple(contest.wrong), rounds, stable, interrupts.stopped(),

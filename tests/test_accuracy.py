@@ -266,6 +266,18 @@ def test_objects_depend_on_flags_and_headers(samples, tmp_path):
     assert "error" in compile_verify(sources, tmp_path / "a", broken, objects)
 
 
+@needs_cross
+def test_kernels_alone_in_half_precision_and_for_threads(samples, tmp_path):
+    board = load_board("raspberry-pi-5")
+    for made in (generate(KWS, board, dtype="f16"), generate(KWS, board, threads=2)):
+        folder = tmp_path / str(made.plan.threads)
+        write(made.sources, folder)
+        compiler = find_toolchain(board)
+        program = compile_verify(made.sources, folder, compiler, tmp_path / "objects")
+        assert not isinstance(program, str), program
+        assert program.is_file()
+
+
 def test_what_this_machine_has_nothing_for_is_emulated(samples, monkeypatch):
     board = load_board("raspberry-pi-5")
     halves = generate(KWS, board, dtype="f16")

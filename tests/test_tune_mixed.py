@@ -172,34 +172,51 @@ def test_a_plan_that_was_lucky_is_not_taken():
     assert (taken.names, taken.measured.scores["cosine"]) == (("medium",), 0.985)
     assert asked == ["fast", "medium"]
     assert contest.rejected == {
-        "fast": "on all 200 samples its cosine of 0.970000 is below --min-cosine 0.98"
+        "fast": "on all of the data its cosine of 0.970000 is below --min-cosine 0.98"
     }
+    assert choose(contest, limits, BOARD, "cycles").names == ("medium",)
+    contest.rejected.clear()
+    failing = EndToEnd(9.0, (), 0, 0, "does not compile")
+    taken = choose(contest, limits, BOARD, "cycles",
+                   lambda f: failing if f.names == ("fast",) else judge(f))  # fmt: skip
+    assert taken.names == ("medium",)
+    assert contest.rejected == {"fast": "on all of the data does not compile"}
+    contest.rejected.clear()
     on_all.update(medium=0.9, slow=0.9)
     with pytest.raises(CodegenError, match="3 plans keep them on the samples .* none on all data"):
         choose(contest, limits, BOARD, "cycles", judge)
 
 
 def test_what_is_worth_measuring():
-    """Not integers that are known to lose too much, nor what is as slow as a plan that does not."""
+    """Not integers that are known to lose too much, nor what is as slow as a plan that keeps all
+    limits."""
 
-    def plan(**bits: int) -> SimpleNamespace:
-        return SimpleNamespace(bits=bits)
-
-    def measured(bits, cost: float, cosine: float) -> SimpleNamespace:
+    def measured(bits, cost: float, cosine: float, arena: int = 0) -> SimpleNamespace:
         scores = {"cosine": cosine}
-        return SimpleNamespace(plan=bits, measured=EndToEnd(cost, (), 0, 0, scores=scores))
+        return SimpleNamespace(plan=SimpleNamespace(bits=bits),
+                               measured=EndToEnd(cost, (), arena, 0, scores=scores))  # fmt: skip
 
-    plans = [measured(plan(), 10.0, 1.0), measured(plan(a=8), 5.0, 0.9)]
-    contest, limits = SimpleNamespace(sound=lambda: plans), Limits(cosine=0.95)
-    assert promises(plan(a=7), 9.0, contest, limits)
-    assert promises(plan(a=8, b=8), 9.0, contest, limits)
-    assert not promises(plan(a=8), 5.0, contest, limits)
-    assert not promises(plan(a=7), 9.995, contest, limits)
-    assert promises(plan(a=8), 4.9, contest, Limits(cosine=0.9))
-    assert not promises(plan(b=8), 5.1, contest, Limits(cosine=0.9))
-    assert promises(plan(a=8), 20.0, contest, Limits())
+    plans = [measured({}, 10.0, 1.0), measured({"a": 8}, 5.0, 0.9), measured({"c": 8}, 12.0, 1.0)]
+
+    def worth(bits, cost: float, limits: Limits) -> bool:
+        contest, request = SimpleNamespace(sound=lambda: plans), Request(KWS, BOARD, limits=limits)
+        return promises(SimpleNamespace(bits=bits), cost, contest, request, "cycles")
+
+    limits = Limits(cosine=0.95)
+    assert worth({"a": 7}, 9.0, limits)
+    assert worth({"a": 8, "b": 8}, 10.01, limits)  # the table may overestimate
+    assert not worth({"a": 7}, 10.1, limits)
+    assert not worth({"a": 8}, 5.0, limits)
+    assert worth({}, 9.9, limits)  # the same integers by faster rows
+    assert not worth({}, 9.995, limits)
+    assert worth({"a": 8}, 4.9, Limits(cosine=0.9))
+    assert not worth({"b": 8}, 5.1, Limits(cosine=0.9))
+    assert worth({"a": 8}, 20.0, Limits())
+    plans[0] = measured({}, 10.0, 1.0, arena=2000)  # where it breaks a limit slower ones do
+    assert worth({"a": 7}, 11.0, Limits(cosine=0.95, arena=1000))
+    assert not worth({"a": 7}, 11.0, limits)
     plans.clear()
-    assert promises(plan(), 1e9, contest, limits)
+    assert worth({}, 1e9, limits)
 
 
 @pytest.fixture(scope="module")
