@@ -21,7 +21,8 @@ from rl.space import Space, build_space, careful
 from rl.table import Table
 from rl.walk import Walk
 
-_WITHIN = 2  # plans within losses in a round
+_WITHIN = 3  # plans within losses in a round
+_DEAR = 4.0  # times what casts cost, where plans are to have few
 # By so much the table may overestimate; by so much a plan must be faster than the same integers.
 _ERROR, _GAIN = 0.005, 0.001
 
@@ -50,8 +51,9 @@ class Proposals:
         best = self._best(space, within_loss(walk, free, self.guard.loss))
         yield from ((name, plan) for name, plan, cost in best if self._promises(plan, cost))
         if self.guard.loss < float("inf"):
-            within = (optimum_within(walk, free, loss)
-                      for loss in (self.guard.loss, *self.guard.places))  # fmt: skip
+            within = (optimum_within(each, free, loss)
+                      for loss in (self.guard.loss, *self.guard.places)
+                      for each in (walk, Walk(_few_casts(space))))  # fmt: skip
             plans = ((self.as_plan(space, w.choices), cost_of(walk, w.choices))
                      for w in within if w)  # fmt: skip
             new = (p for p, cost in plans if not self.contest.knows(p) and self._promises(p, cost))
@@ -73,6 +75,12 @@ class Proposals:
 
     def _promises(self, plan: Plan, cost: float) -> bool:
         return promises(plan, cost, self.contest, self.request, self.unit)
+
+
+def _few_casts(space: Space) -> Space:
+    """The space where casts seem dear. A tensor between two layers in int8 counts in the loss of
+    either, so that runs of such layers lose less than the sum has it."""
+    return replace(space, casts={w: replace(c, cost=_DEAR * c.cost) for w, c in space.casts.items()})
 
 
 def promises(plan: Plan, cost: float, contest: Contest, request: Request, unit: str) -> bool:
