@@ -80,7 +80,8 @@ class Proposals:
 def _few_casts(space: Space) -> Space:
     """The space where casts seem dear. A tensor between two layers in int8 counts in the loss of
     either, so that runs of such layers lose less than the sum has it."""
-    return replace(space, casts={w: replace(c, cost=_DEAR * c.cost) for w, c in space.casts.items()})
+    dear = {way: replace(c, cost=_DEAR * c.cost) for way, c in space.casts.items()}
+    return replace(space, casts=dear)
 
 
 def promises(plan: Plan, cost: float, contest: Contest, request: Request, unit: str) -> bool:
