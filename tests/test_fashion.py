@@ -176,7 +176,7 @@ def test_what_is_not_idx(content, message):
 
 
 def test_accuracy_is_measured_with_the_file_of_the_repository(monkeypatch):
-    monkeypatch.setattr(samples, "fetch", lambda name: f"fetched {name}")
+    monkeypatch.setattr("benchmarks.networks.fetch", lambda name: f"fetched {name}")
     assert samples.model_of("fashion_dscnn") == MODEL
     assert samples.model_of("mnist8") == "fetched mnist8"
     with pytest.raises(CodegenError, match="no samples for 'mnist9'; known: .*fashion_dscnn"):
