@@ -229,20 +229,21 @@ def test_this_machine_computes_what_an_emulator_does(samples):
 
 @needs_cc
 def test_kernels_of_another_plan_are_not_compiled_again(samples, tmp_path):
-    """And compute what those of the library do: without it, with it, with all that it needs."""
+    """And compute what those of the library do."""
     data = open_data([samples[0]], [load_graph(KWS).tensors["input"]], half=1)
     gauge, here = gauge_of(KWS, {}, data, None, 0), load_board("local")
     plans = generate(KWS, here), generate(KWS, here, calibration=samples[1])
     objects, seen = tmp_path / "objects", []
-    for plan in (*plans, *plans):
+    for i, plan in enumerate((*plans, *plans)):
         found = judge(plan, gauge, here, LocalRunner(), 100.0, objects)
-        folder = tmp_path / f"library {len(seen)}"
-        write(plan.sources, folder)
-        binary = compile_library(plan.sources, folder, find_toolchain(here))
-        interface = Interface.of(plan.sources, plan.schedule)
-        whole = run_plan(gauge, interface, binary.verify, LocalRunner(), here, 100.0)
-        np.testing.assert_array_equal(found.whole, whole.whole)
         seen.append({p: p.stat().st_mtime_ns for p in objects.iterdir()})
+        if i < len(plans):
+            folder = tmp_path / f"library {i}"
+            write(plan.sources, folder)
+            binary = compile_library(plan.sources, folder, find_toolchain(here))
+            interface = Interface.of(plan.sources, plan.schedule)
+            whole = run_plan(gauge, interface, binary.verify, LocalRunner(), here, 100.0)
+            np.testing.assert_array_equal(found.whole, whole.whole)
     floats, both = len(plans[0].sources.functions), len(plans[1].sources.functions)
     assert floats == len(seen[0]) < len(seen[1]) < floats + both
     assert seen[0].items() < seen[1].items()
