@@ -10,7 +10,6 @@ from codegen.plan import Plan
 from rl.agents import Agent, Problem
 from rl.assignment import Choices, cost_of
 from rl.choice import inaccurate, objection
-from rl.codes import Codes
 from rl.exact import Optimum, optimum, optimum_within
 from rl.finalists import Contest
 from rl.guard import Guard
@@ -37,23 +36,20 @@ class Proposals:
     request: Request
     agent: Agent
     goal: Goal
-    codes: Codes | None
     guard: Guard
     contest: Contest
     as_plan: AsPlan
     stopped: Callable[[], bool]
-    unit: str
 
     def __call__(self, table: Table) -> Iterator[tuple[str, Plan]]:
-        space = build_space(self.contest.graph, self.request.board, table, self.codes)
+        space = build_space(self.contest.graph, self.request.board, table, self.contest.codes)
         self.guard.learn(self.contest)
         walk, free = Walk(space), replace(self.goal, loss_price=0.0)
         best = self._best(space, within_loss(walk, free, self.guard.loss))
         yield from ((name, plan) for name, plan, cost in best if self._promises(plan, cost))
         if self.guard.loss < float("inf"):
-            within = (optimum_within(each, free, loss)
-                      for loss in (self.guard.loss, *self.guard.places)
-                      for each in (walk, Walk(_few_casts(space))))  # fmt: skip
+            walks, losses = (walk, Walk(_few_casts(space))), (self.guard.loss, *self.guard.places)
+            within = (optimum_within(each, free, loss) for loss in losses for each in walks)
             plans = ((self.as_plan(space, w.choices), cost_of(walk, w.choices))
                      for w in within if w)  # fmt: skip
             new = (p for p, cost in plans if not self.contest.knows(p) and self._promises(p, cost))
@@ -74,7 +70,7 @@ class Proposals:
             yield title, self.as_plan(part, choices), cost_of(Walk(part), choices)
 
     def _promises(self, plan: Plan, cost: float) -> bool:
-        return promises(plan, cost, self.contest, self.request, self.unit)
+        return promises(plan, cost, self.contest, self.request)
 
 
 def _few_casts(space: Space) -> Space:
@@ -84,7 +80,7 @@ def _few_casts(space: Space) -> Space:
     return replace(space, casts=dear)
 
 
-def promises(plan: Plan, cost: float, contest: Contest, request: Request, unit: str) -> bool:
+def promises(plan: Plan, cost: float, contest: Contest, request: Request) -> bool:
     """Where accuracy is limited, whether a plan that costs so much by the table may keep the limits
     and be faster than the best one that does. Plans with the same layers in int8 compute the same
     in them: one that loses too much speaks for the others, and one that does not is measured again
@@ -95,6 +91,7 @@ def promises(plan: Plan, cost: float, contest: Contest, request: Request, unit: 
     alike = [f for f in sound if f.plan.bits == plan.bits]
     if any(inaccurate(f.measured, request.limits) for f in alike):
         return False
+    unit = contest.table.unit
     kept = [f for f in sound if not objection(f, request.limits, request.board, unit)]
     best = min((f.measured.cost for f in kept), default=float("inf"))
     least = min((f.measured.cost for f in alike), default=float("inf"))

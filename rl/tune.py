@@ -3,7 +3,7 @@
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -86,7 +86,7 @@ class Tuned:
     rounds: int
     stable: bool
     interrupted: bool
-    rejected: Mapping[str, str] = field(default_factory=dict)
+    rejected: Mapping[str, str]
 
     @property
     def gap(self) -> float | None:
@@ -142,8 +142,7 @@ def tune(request: Request, tools: Tools) -> Tuned:
     if codes and (single := optimum(Walk(in_floats(space)), replace(goal, loss_price=0.0))):
         first.append(("exact in float32", as_plan(in_floats(space), single.choices)))
 
-    propose = Proposals(request, agent, goal, codes, guard, contest, as_plan, interrupts.stopped,
-                        priced.table.unit)  # fmt: skip
+    propose = Proposals(request, agent, goal, guard, contest, as_plan, interrupts.stopped)
     rounds, stable = 0, False
     with interrupts.caught():
         rounds, stable = run_contest(contest, first, propose, ROUNDS + guard.rounds,

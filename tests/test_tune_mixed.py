@@ -199,8 +199,9 @@ def test_what_is_worth_measuring():
     plans = [measured({}, 10.0, 1.0), measured({"a": 8}, 5.0, 0.9), measured({"c": 8}, 12.0, 1.0)]
 
     def worth(bits, cost: float, limits: Limits) -> bool:
-        contest, request = SimpleNamespace(sound=lambda: plans), Request(KWS, BOARD, limits=limits)
-        return promises(SimpleNamespace(bits=bits), cost, contest, request, "cycles")
+        contest = SimpleNamespace(sound=lambda: plans, table=SimpleNamespace(unit="cycles"))
+        request = Request(KWS, BOARD, limits=limits)
+        return promises(SimpleNamespace(bits=bits), cost, contest, request)
 
     limits = Limits(cosine=0.95)
     assert worth({"a": 7}, 9.0, limits)

@@ -30,14 +30,14 @@ Each network is calibrated (`codegen calibrate --method output --round-weights -
 and crops of one photograph are in one half. `codegen tune --calibration` then decides for each
 layer whether it is in int8, within a cosine of {COSINE} to the float model and, where there are
 {MANY} labelled samples or more, {DROP:.1%} of top-1 lost, elsewhere the float model's answer for
-{AGREEMENT:.0%} of the samples. The samples of the table at the end are those that plans were chosen
-by: on others a plan that just keeps a limit here may just break it. **float32** is our own fastest
-float plan (the search measures it, too), **int8** what `codegen build --calibration` makes without
-a search, **chosen** what the search took, **greedy** the cheapest row of each layer in execution
-order, own conversions and casts included. Where there are two ratios they are those of **int8** and
-**chosen**, where there are three sizes those of **float32**, **int8** and **chosen**; beside our
-arena stands what the program with OpenBLAS has at its peak, heap, arena and weights. Figures in
-brackets are 95 % confidence intervals; views of one photograph count as one sample.
+{AGREEMENT:.0%} of the samples. Plans were chosen by the samples of the table at the end, or by some
+of them: on others one that just keeps a limit here may just break it. **float32** is our own
+fastest float plan (the search measures it, too), **int8** what `codegen build --calibration` makes
+without a search, **chosen** what the search took, **greedy** the cheapest row of each layer in
+execution order, own conversions and casts included. Where there are two ratios they are those of
+**int8** and **chosen**, where there are three sizes those of **float32**, **int8** and **chosen**;
+beside our arena stands what the program with OpenBLAS has at its peak, heap, arena and weights.
+Figures in brackets are 95 % confidence intervals; views of one photograph count as one sample.
 """
 
 
@@ -149,10 +149,10 @@ def _ranges(methods: Mapping[str, Any]) -> str:
 _RANGES = """## Ranges
 
 What `codegen calibrate --method` makes of a network wholly in int8, with weights of 8 and of 7 bits
-(`python -m benchmarks.accuracy --methods`): cosine to the float model and agreement with it, on the
-half that was not calibrated on. The integers are the same on any board; these were computed on the
-developer's machine. "rounded" is with `--round-weights`; last, what onnxruntime's static
-quantisation makes of the same network and data, with scales per channel.
+(`python -m benchmarks.accuracy --methods --samples 300`): cosine to the float model and agreement
+with it, on the half that was not calibrated on. The integers are the same on any board; these were
+computed on the developer's machine. "rounded" is with `--round-weights`; last, what onnxruntime's
+static quantisation makes of the same network and data, with scales per channel.
 
 """
 
