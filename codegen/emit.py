@@ -19,8 +19,8 @@ from codegen.names import c_names, identifier
 from codegen.plan import Plan
 from codegen.ranges import Part
 from codegen.resources import runtime_dir, templates_dir
-from codegen.schedule import Step, Value
 from codegen.sources import Call, Function, Piece, Port, Sources
+from codegen.steps import Step, Value
 from codegen.types import DType
 
 # Names in the functions of a library for several threads.

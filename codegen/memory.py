@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from codegen.order import order_as, order_steps
 from codegen.regions import aligned, outside, overlap, overwritable, region
-from codegen.schedule import Program, Step, View
+from codegen.steps import Program, Step, View
 
 _TRIES = 400  # packing orders tried before the best one so far is taken
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from codegen.regions import aligned, dependencies, outside, overwritable
-from codegen.schedule import Program, Step
+from codegen.steps import Program, Step
 
 # Orders kept at each depth. Networks with few parallel branches have fewer than this at all; then
 # the search is exact.

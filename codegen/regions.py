@@ -4,7 +4,7 @@ which."""
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from codegen.schedule import Program, Step
+from codegen.steps import Program, Step
 
 ALIGN = 64  # one cache line on every Cortex-A; also what aligned NEON loads and stores like
 

@@ -12,8 +12,8 @@ from codegen.build import Binary
 from codegen.footprint import foreign_symbols, sections
 from codegen.ops import OPS
 from codegen.pipeline import Generated, Shapes
-from codegen.schedule import Step
 from codegen.sources import Call
+from codegen.steps import Step
 from codegen.toolchain import Toolchain
 from codegen.types import DType
 from codegen.verify import CaseResult, Interface

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codegen.schedule import Step
+from codegen.steps import Step
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from codegen.derive import DERIVED
 from codegen.ops import OPS
 from codegen.ranges import SPLITS, Part
 from codegen.regions import aligned
-from codegen.schedule import Program, Step
+from codegen.steps import Program, Step
 
 # A part must take longer than it takes to hand it over and to wait for it, some 2,000 cycles.
 _LEAST_CYCLES = 10_000

@@ -17,7 +17,7 @@ from codegen.layout import memory_shape, permutation, same_memory
 from codegen.memory import Schedule
 from codegen.ops import OPS
 from codegen.plan import Plan
-from codegen.schedule import Step
+from codegen.steps import Step
 
 Span = tuple[str, int, int]  # memory, first byte, one past the last
 MOVES = ("Concat", "Transpose", "Convert", "Copy")

@@ -11,8 +11,8 @@ from codegen.memory import Place, Schedule
 from codegen.pricing.trials import NUMBERS, Trial, emitter_of, is_data
 from codegen.regions import aligned, overwritable
 from codegen.resources import runtime_dir
-from codegen.schedule import Program, View, Weight
 from codegen.sources import Call, Sources
+from codegen.steps import Program, View, Weight
 from codegen.types import DType
 
 NAME = "bench"

@@ -10,8 +10,8 @@ from codegen.order import node_of
 from codegen.plan import Plan
 from codegen.pricing.price import Prices
 from codegen.pricing.trials import Candidate, is_flat
-from codegen.schedule import Program, Step
 from codegen.signature import CONVERT, Signature, conversion_signature, signature_of
+from codegen.steps import Program, Step
 from codegen.store import Measurement
 
 

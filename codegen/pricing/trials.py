@@ -19,8 +19,9 @@ from codegen.memory import Place, Schedule
 from codegen.ops import OPS
 from codegen.plan import Choice, Plan, needs_kernel
 from codegen.resources import runtime_dir
-from codegen.schedule import Program, Weight, lower_conversion, lower_node
+from codegen.schedule import lower_conversion, lower_node
 from codegen.signature import CONVERT, Signature, conversion_signature, graph_of, signature_of
+from codegen.steps import Program, Weight
 from codegen.types import DType
 
 # Contents of these types are data, whose values do not matter; those of others may be indices, for
