@@ -78,11 +78,12 @@ def markdown(rows: Rows, planned: Sequence[str] = ()) -> str:
 
 
 def _latency(rows: Rows, dtype: str) -> str:
-    """Milliseconds, and the multiple of our float32 time."""
+    """Milliseconds, and the multiple of our time in the same element type; under other types than
+    float32 our own time in that, too."""
 
-    def cell(engine: str, model: str) -> tuple[str, float | None]:
-        r = find(rows, engine=engine, model=model, dtype=dtype)
-        mine = find(rows, engine=OURS, model=model, dtype="f32")
+    def cell(engine: str, model: str, of: str = dtype) -> tuple[str, float | None]:
+        r = find(rows, engine=engine, model=model, dtype=of)
+        mine = find(rows, engine=OURS, model=model, dtype=dtype)
         if not r or not r["ms"]:
             return "–", None
         if not mine or not mine["ms"]:
@@ -90,7 +91,11 @@ def _latency(rows: Rows, dtype: str) -> str:
         ratio = r["ms"] / mine["ms"]
         return (f"**{_ms(r['ms'])}**" if r is mine else f"{_ms(r['ms'])} ({ratio:.2f}x)"), ratio
 
-    return _grid(rows, cell, dtype, "geometric mean") + _remarks(rows, dtype)
+    table = _grid(rows, cell, dtype, "geometric mean")
+    if dtype != "f32":
+        single = _line("codegen, float32", [cell(OURS, m, "f32") for m in models(rows)])
+        table = f"{table}\n{single}"
+    return table + _remarks(rows, dtype)
 
 
 def _remarks(rows: Rows, dtype: str) -> str:
@@ -165,11 +170,14 @@ def _grid(rows: Rows, cell: Any, dtype: str, last: str) -> str:
     for engine in NAMES:
         if not any(r["engine"] == engine and r["dtype"] == dtype and r["ms"] for r in rows):
             continue
-        cells = [cell(engine, m) for m in columns]
-        mean = geomean(c[1] for c in cells if c[1])
-        mean_text = f"{mean:.2f}x" if mean else "–"
-        lines.append(f"| {NAMES[engine]} | {' | '.join(c[0] for c in cells)} | {mean_text} |")
+        lines.append(_line(NAMES[engine], [cell(engine, m) for m in columns]))
     return "\n".join(lines)
+
+
+def _line(name: str, cells: Sequence[tuple[str, float | None]]) -> str:
+    mean = geomean(c[1] for c in cells if c[1])
+    mean_text = f"{mean:.2f}x" if mean else "–"
+    return f"| {name} | {' | '.join(c[0] for c in cells)} | {mean_text} |"
 
 
 def _engines(rows: Rows) -> str:

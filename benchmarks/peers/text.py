@@ -73,10 +73,13 @@ generators the code and constants of the network.
 """
 INT8 = """## int8
 
-Statically quantised, calibrated on seeded inputs: by the engine's own tool, for ncnn and LiteRT by
-writers of ours, because their packages carry none. In parentheses the multiple of our *float32*
-time. For int8 code the cycle model is optimistic: ncnn's networks came out at 0.70 to 0.83 of
-published times, by board ([VALIDATION.md](VALIDATION.md)).
+Statically quantised, calibrated on eight seeded inputs: by the engine's own tool, for ncnn and
+LiteRT by writers of ours, because their packages carry none. codegen has in int8 whatever can be,
+without a search; what that costs and what a search finds on real data is in
+[ACCURACY.md](ACCURACY.md). In parentheses the multiple of our own int8 time. A result counts as
+right if its cosine to onnxruntime's float32 result is at least 0.95. For int8 code the cycle model
+is optimistic: ncnn's networks came out at 0.70 to 0.83 of published times, by board
+([VALIDATION.md](VALIDATION.md)).
 """
 LIMITS = """## What these figures are not
 

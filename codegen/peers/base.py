@@ -17,7 +17,7 @@ class PeerError(Exception):
     """An engine cannot take a model, or its converter failed; the text is the row's reason."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """A model that every engine gets: `model` is one ONNX file with all shapes known, `graph` the
     same optimised, `samples` seeded inputs by name (the first is measured, the others calibrate
