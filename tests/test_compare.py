@@ -104,10 +104,9 @@ def test_table_shows_figures_and_reasons(measured, capsys):
     assert "mnn: operator Foo is unknown" in out
 
 
-def test_ours_is_shown_in_float_where_it_has_no_int8(measured):
+def test_all_engines_compute_in_the_same_type(measured):
     assert compare("--with", "ncnn", "--dtype", "i8", "-q") == 0
-    ours = "i8" if "i8" in ENGINES["codegen"].dtypes else "f32"
-    assert [a[:2] for a in measured[1]] == [("codegen", ours), ("ncnn", "i8")]
+    assert [a[:2] for a in measured[1]] == [("codegen", "i8"), ("ncnn", "i8")]
 
 
 def test_an_engine_without_an_element_type_says_why(measured, capsys):
@@ -265,7 +264,8 @@ def drawn(tmp_path) -> Path:
             results.store(row("ncnn", ncnn * scale, **more), "s", folder=tmp_path)
         wrong = row("mnn", None, "wrong result: x", core=core, model="big")
         results.store(wrong, "s", folder=tmp_path)
-    results.store(row("ort", 5.0, model="big", dtype="i8"), "s", folder=tmp_path)
+    for engine, ms in (("codegen", 10.0), ("ort", 5.0)):
+        results.store(row(engine, ms, model="big", dtype="i8"), "s", folder=tmp_path)
     report.draw(tmp_path, tmp_path / "docs", ("big", "huge"))
     return tmp_path / "docs"
 
@@ -278,7 +278,10 @@ def test_tables(drawn):
     assert "| MNN |" not in text.split("## Engines")[0]
     assert "huge" not in text.split("## Missing figures")[0]
     assert "## int8" in text
-    assert "| onnxruntime | – | 5.00 (0.25x) | 0.25x |" in text
+    int8 = text.split("## int8")[1]
+    assert "| codegen, default plan | – | **10.0** | 1.00x |" in int8
+    assert "| onnxruntime | – | 5.00 (0.50x) | 0.50x |" in int8
+    assert "| codegen, float32 | 1.00 | 20.0 (2.00x) | 2.00x |" in int8
     assert max(map(len, text.split("| engine")[0].splitlines())) <= 100
 
 
@@ -299,7 +302,9 @@ def test_every_missing_figure_has_a_reason(drawn):
     told = dict(x.removeprefix("- ").split("): ", 1) for x in text.splitlines() if x[:2] == "- ")
     assert told["MNN (big f32"] == "wrong result: x"
     assert told["im2col + OpenBLAS (all i8"] == ENGINES["blas"].lacks["i8"]
-    assert told["codegen, default plan (huge f32"] == gaps.NOT_MEASURED
+    assert told["codegen, small weights (all i8"] == ENGINES["codegen-compact"].lacks["i8"]
+    ours = "codegen, default plan (huge f32; small, huge i8; big i8 on a53, a72"
+    assert told[ours] == gaps.NOT_MEASURED
     unmeasured = "codegen, small weights; im2col + OpenBLAS; emx-onnx-cgen; onnx2c (all f32"
     assert told[unmeasured] == gaps.NOT_MEASURED
     ort = next(k for k in told if k.startswith("onnxruntime"))

@@ -163,6 +163,15 @@ def test_a_result_that_is_off_is_measured_by_a_careful_plan(kws):
         assert ("the plan that `build` makes" in measure.remark(row)) == (not error)
 
 
+def test_a_careful_plan_makes_int8_no_better(kws):
+    engine = replace(_engine(), dtypes=("i8",), careful=_engine())
+    wrong = {"out.bin": (-kws.expected["output"]).tobytes()}
+    runner = _Runner(Outcome({"cycles": 1, "ms": 1.0}, wrong))
+    row = measure.measure(engine, kws, A57, "i8", runner)
+    assert row.error.startswith(measure.WRONG)
+    assert not row.careful
+
+
 def test_a_flat_output_is_not_right_because_it_is_near(kws):
     wanted = (1 + np.float32(1e-2) * np.sin(np.arange(12, dtype=np.float32)))[None]
     network = replace(kws, expected={"output": wanted})
@@ -262,16 +271,17 @@ def test_steps_of_the_im2colprogram(kws):
 
 
 @needs_board
-def test_codegen_itself_is_measured_like_the_others(kws, tmp_path):
-    prepared = ENGINES["codegen"].prepare(kws, A57, "f32", tmp_path)
+@pytest.mark.parametrize(("dtype", "weight"), [("f32", 4), ("i8", 1)])
+def test_codegen_itself_is_measured_like_the_others(dtype, weight, kws, tmp_path):
+    prepared = ENGINES["codegen"].prepare(kws, A57, dtype, tmp_path)
     job = measure.job_of(prepared, kws, A57, 0, 60)
     run = replace(job, program=prepared.checker, args=("in.bin", "out.bin"), outputs=("out.bin",))
     outcome = QemuRunner().run(run, A57)
     assert outcome.error == ""
     data = outcome.outputs["out.bin"]
-    assert measure._compare(data, prepared, kws.expected, "f32", 1e-4)[1] == ""
-    assert 4 * 25_000 < prepared.peak_bytes < 400_000
-    assert 4 * 20_000 < prepared.binary_bytes < 400_000
+    assert measure._compare(data, prepared, kws.expected, dtype, 1e-4)[1] == ""
+    assert weight * 25_000 < prepared.peak_bytes < weight * 100_000
+    assert weight * 20_000 < prepared.binary_bytes < weight * 100_000
 
 
 FAKE_ONNX2C = """cat <<'END'

@@ -87,7 +87,7 @@ def _latency(rows: Rows, dtype: str) -> str:
         if not r or not r["ms"]:
             return "–", None
         if not mine or not mine["ms"]:
-            return f"{r['ms']:.2f}", None
+            return _ms(r["ms"]), None
         ratio = r["ms"] / mine["ms"]
         return (f"**{_ms(r['ms'])}**" if r is mine else f"{_ms(r['ms'])} ({ratio:.2f}x)"), ratio
 
