@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.peers import missing as gaps
-from benchmarks.peers import report, results, sweep
+from benchmarks.peers import report, results, summary, sweep
 from codegen.board import load_board
 from codegen.cli import main
 from codegen.peers.base import Engine
@@ -283,6 +283,18 @@ def test_tables(drawn):
     assert "| onnxruntime | – | 5.00 (0.50x) | 0.50x |" in int8
     assert "| codegen, float32 | 1.00 | 20.0 (2.00x) | 2.00x |" in int8
     assert max(map(len, text.split("| engine")[0].splitlines())) <= 100
+
+
+def test_the_table_of_the_readme():
+    """Each network is in a mean only where both have a figure; and README.md has it as it is."""
+    pairs = {"a": (2.0, 4.0), "b": (1.0, 8.0), "c": (None, 3.0), "d": (5.0, None)}
+    rows = [row(e, ms, model=m).as_dict() for m, both in pairs.items()
+            for e, ms in zip(("codegen", "mnn"), both, strict=True)]  # fmt: skip
+    assert summary.table(rows).splitlines()[2:] == ["| MNN | – | 4.00x | – | – | – | – |"]
+    text = summary.README.read_text()
+    measured = [r for core in report.CORES for r in results.load(core)]
+    assert text == summary.redrawn(text, measured)
+    assert summary.redrawn(text, rows) != text
 
 
 def test_results_that_are_less_exact_are_named_under_their_table(drawn):

@@ -1,14 +1,14 @@
 """Every engine on every network and core: `python -m benchmarks.peers [--help]`.
 
 Rows that are there already are kept, where the engine's version, the virtual board and for codegen
-the generated code are the same: the sweep can be interrupted at any time. Then docs/BENCHMARKS.md
-and its chart are drawn again.
+the generated code are the same: the sweep can be interrupted at any time. Then docs/BENCHMARKS.md,
+its chart and the table in README.md are drawn again.
 """
 
 import argparse
 import sys
 
-from benchmarks.peers import report
+from benchmarks.peers import report, summary
 from benchmarks.peers.sweep import BOARDS, MODELS, sweep
 from codegen.errors import CodegenError
 from codegen.peers.engines import ENGINES, pick_engines
@@ -22,6 +22,7 @@ def main() -> None:
         if not options.draw:
             sweep(options, engines)
         report.draw()
+        summary.draw()
     except CodegenError as e:
         sys.exit(f"error: {e}")
 
