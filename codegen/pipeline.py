@@ -94,6 +94,12 @@ def generate(
     limit = weights_limit(max_weights, graph) if max_weights else None
     if given:
         check_plan(given, graph, board, sha, str(plan_file))
+    if calibration and not given and not bits_of(graph):
+        raise CodegenError(
+            str(calibration), "nothing of this network can be in int8 by it",
+            "ranges of what convolutions and dense layers in float32 read and write",
+            "calibrate again, or build without --calibration",
+        )  # fmt: skip
     plan = replace(given or default_plan(graph, board, sha, limit, careful), dtype=chosen)
     plan = plan if threads is None else replace(plan, threads=threads)
     return finish(graph, plan, board, model.name)

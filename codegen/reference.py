@@ -15,12 +15,17 @@ from codegen.types import DType
 
 def random_inputs(graph: Graph, seed: int) -> dict[str, np.ndarray]:
     """Normally distributed floats, small integers, any codes of int8, coin flips; the same for the
-    same seed."""
+    same seed. Floats that a calibrated network rounds to codes are of all that these stand for."""
     rng = np.random.default_rng(seed)
+    coded = {n.inputs[0]: n for n in graph.nodes if n.op == "Quantize" and n.attrs.get("inverse")}
     out = {}
     for name in graph.inputs:
         t = graph.tensors[name]
-        if t.dtype.numpy.kind == "f":
+        if name in coded:
+            scale, zero = (graph.constants[k].item() for k in coded[name].inputs[1:])
+            codes = rng.uniform(-128 - zero, 127 - zero, t.shape)
+            out[name] = (scale * codes).astype(t.dtype.numpy)
+        elif t.dtype.numpy.kind == "f":
             out[name] = rng.standard_normal(t.shape).astype(t.dtype.numpy)
         elif t.dtype == DType.I8:
             out[name] = rng.integers(-128, 128, t.shape).astype(np.int8)

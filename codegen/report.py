@@ -18,6 +18,7 @@ from codegen.toolchain import Toolchain
 from codegen.types import DType
 from codegen.verify import CaseResult, Interface
 
+_NARROW = {DType.F16.value: "float16", DType.I8.value: "int8"}
 _MOVES = ("Convert", "Copy", "Transpose")
 _MOST_NAMES = 3  # of layers, where not all are asked for
 
@@ -80,12 +81,16 @@ def make_report(
 
 
 def _single_layers(generated: Generated) -> list[str]:
-    """The layers of a network in float16 that are computed in float32, for which no kernel is."""
+    """The layers of a network in float16 that are computed in float32, for which no kernel is; of
+    one in int8 the products that are, by plan or because a range is missing."""
+    steps, dtype = generated.schedule.program.steps, generated.plan.dtype
+    if dtype == DType.I8.value:
+        return [s.name for s in steps if OPS[s.op].macs and s.kernel.dtype == DType.F32.value]
     values = generated.schedule.program.values
     return [
         s.name
-        for s in generated.schedule.program.steps
-        if generated.plan.dtype == DType.F16.value
+        for s in steps
+        if dtype == DType.F16.value
         and s.op not in _MOVES
         and {values[k].tensor.dtype for k in (*s.reads, *s.outputs)} == {DType.F32}
     ]
@@ -170,8 +175,9 @@ def print_report(report: Mapping[str, Any], console: Console, verbose: bool) -> 
         f"{len(report['layers'])} kernel calls"
         + (f" on {report['threads']} threads" if report["threads"] > 1 else ""),
     )
-    if report["dtype"] == DType.F16.value:
-        table.add_row("float16", "", _single_text(report["single_layers"], verbose))
+    if report["dtype"] in _NARROW:
+        single = _single_text(report["single_layers"], verbose)
+        table.add_row(_NARROW[report["dtype"]], "", single)
     if report.get("careful"):
         off = report["fastest_plan_was_off_by"]
         table.add_row("careful", "", _careful_text(report["careful"], off))

@@ -84,7 +84,7 @@ def inaccurate(m: EndToEnd, limits: Limits) -> str:
     if limits.drop is not None and m.scores["top1 lost"] > limits.drop:
         lost = m.scores["top1 lost"]
         return f"it loses {lost:.2%} of top-1, above --max-accuracy-drop {limits.drop:.2%}"
-    if m.scores["cosine"] < limits.cosine:
+    if limits.cosine and not m.scores["cosine"] >= limits.cosine:  # nor where it is no number
         return f"its cosine of {m.scores['cosine']:.6f} is below --min-cosine {limits.cosine:g}"
     if limits.agreement and m.scores["agreement"] < limits.agreement:
         same, least = m.scores["agreement"], limits.agreement

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
-from codegen.accuracy.gauge import Gauge, gauge_of
+from codegen.accuracy.gauge import Gauge, check_classes, check_unseen, gauge_of
 from codegen.board import Board
 from codegen.graph import Graph
 from codegen.groups import regroup
@@ -234,7 +234,12 @@ def _gauge(request: Request, tools: Tools) -> Gauge | None:
     if request.data is None:
         return None
     tools.stage("running the float model")
-    return gauge_of(request.model, request.shapes, request.data, request.samples, request.seed)
+    made = gauge_of(request.model, request.shapes, request.data, request.samples, request.seed)
+    check_classes(made, "--data")
+    if request.calibration:
+        sha = model_hash(request.model, request.shapes)
+        check_unseen(made, calibration_of(request.calibration, sha), "--data")
+    return made
 
 
 def _judge(request: Request, tools: Tools, bench: Bench) -> Judge | None:

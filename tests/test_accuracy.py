@@ -1,11 +1,13 @@
 """codegen accuracy: scores against simulations and sums by hand, and the verb on this machine."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from scipy.stats import binomtest
 
 from codegen.accuracy.gauge import gauge_of, judge, native, run_plan
 from codegen.accuracy.metrics import parse_metrics
@@ -14,7 +16,7 @@ from codegen.accuracy.scores import (
     agreement,
     cosine,
     drop,
-    independent_groups,
+    group_numbers,
     mse,
     top1,
 )
@@ -85,9 +87,32 @@ def test_views_of_one_photograph_count_once():
     many, few = (top1(hits(right), np.ones(40), k) for k in (0, 4))
     assert many.value == few.value
     assert few.low < many.low < many.high < few.high
-    assert independent_groups([7, 7, 8, None, None]) == 4
+    assert group_numbers([7, 7, 8, None, None]).tolist() == [0, 0, 1, 2, 3]
     paired = [drop(hits(right), hits(np.ones(40)), np.ones(40), k) for k in (0, 4)]
     assert paired[1].high - paired[1].low > paired[0].high - paired[0].low
+
+
+def test_intervals_of_shares_are_of_the_share():
+    """Ten photographs, of 20 views 15 right: not of 8 in 10."""
+    score = top1(hits(np.repeat([1, 0, 1, 1], 5)), np.ones(20), 10)
+    assert (score.low, score.high) == pytest.approx((0.4422, 0.9190), abs=1e-4)
+    none = top1(hits(np.zeros(5)), np.ones(5))
+    ci = binomtest(0, 5).proportion_ci(0.95, "wilson")
+    assert (none.low, none.high) == pytest.approx((ci.low, ci.high))
+
+
+def test_distances_of_views_count_once():
+    """The same samples a hundred times, of one group each, say no more than once."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(10, 4)), rng.normal(size=(10, 4))
+    for score in (cosine, mse):
+        once = score(outputs(a), outputs(b))
+        many = [outputs(np.repeat(v, 100, axis=0)) for v in (a, b)]
+        views = score(*many, np.repeat(np.arange(10), 100))
+        assert (views.value, views.low, views.high) == pytest.approx(
+            (once.value, once.low, once.high)
+        )
+        assert score(*many).high - score(*many).low < (once.high - once.low) / 5
 
 
 def test_distances():
@@ -164,14 +189,71 @@ def test_a_function_of_ones_own(samples, tmp_path):
     assert "12 samples, 6 of them independent" in text.stdout
 
 
-def test_data_that_were_calibrated_on_are_refused(samples):
-    for half in ("0", ""):
-        with pytest.raises(CodegenError, match=r"data\.npz, of which half 0 was calibrated on"):
-            run(samples, "--calibration", str(samples[1]), half=half)
+def test_data_that_were_calibrated_on_are_refused(samples, tmp_path):
+    """Whatever their files are called; others are not, though they are called so."""
+    copy = tmp_path / "copy.npz"
+    shutil.copyfile(samples[0], copy)
+    for half, data, said in (("0", samples[0], "12 of 12"), ("", samples[0], "12 of 24"),
+                             ("0", copy, "12 of 12")):  # fmt: skip
+        with pytest.raises(CodegenError, match=f"--data: {said} samples were calibrated on"):
+            run((data,), "--calibration", str(samples[1]), half=half)
+    other = tmp_path / "data.npz"
+    np.savez(other, x=np.random.default_rng(9).standard_normal((4, 1, 50, 10)).astype(np.float32))
+    assert run((other,), "--calibration", str(samples[1]), half="")["samples"] == 4
+
+
+@pytest.mark.parametrize(("labels", "said"), [
+    (np.eye(12)[[1, 2]], "`y` has shape .2, 12.; one entry per sample"),
+    (np.array([3, 12]), "1 of 2 labels are no class, e.g. 12; whole numbers from 0 to 11"),
+    (np.array([0.5, 1.0]), "1 of 2 labels are no class, e.g. 0.5"),
+    (np.array(["a", "b"]), "2 of 2 labels are no class, e.g. 'a'"),
+])  # fmt: skip
+def test_labels_that_are_no_classes(labels, said, tmp_path):
+    np.savez(tmp_path / "d.npz", x=np.zeros((2, 1, 50, 10), np.float32), y=labels)
+    with pytest.raises(CodegenError, match=said):
+        run((tmp_path / "d.npz",), half="")
+
+
+def test_labels_in_a_column(samples, tmp_path):
+    with np.load(samples[0]) as made:
+        np.savez(tmp_path / "c.npz", x=made["x"], y=made["y"][:, None], group=made["group"])
+    found = run((tmp_path / "c.npz",), half="")["plans"]["float32"]["top1"]["value"]
+    assert found == run(samples, half="")["plans"]["float32"]["top1"]["value"] == 19 / 24
+
+
+def test_functions_of_one_name(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.py").write_text("def good(o, y): return 1\ndef cosine(o, y): return 2")
+    asked = ["cosine", f"{tmp_path}/a.py:good", f"{tmp_path}/b.py:good", f"{tmp_path}/a.py:cosine"]
+    assert [m.name for m in parse_metrics(asked, False)] == [
+        "cosine", "good", f"{tmp_path}/b.py:good", f"{tmp_path}/a.py:cosine",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["raise ValueError('x')", "import sys; sys.exit(3)", "1 +"])
+def test_a_file_of_metrics_that_does_not_load(text, tmp_path):
+    (tmp_path / "bad.py").write_text(text)
+    with pytest.raises(CodegenError, match=r"--metric: .*bad\.py:f"):
+        parse_metrics([f"{tmp_path}/bad.py:f"], False)
+
+
+def test_a_metric_that_is_no_number_is_null(samples, tmp_path):
+    (tmp_path / "nan.py").write_text("def f(outputs, labels):\n    return float('nan')\n")
+    found = run(samples, "--metric", f"{tmp_path}/nan.py:f")["plans"]["float32"]
+    assert found["f"]["value"] is None
+    args = [str(KWS), "--board", "local", "--data", str(samples[0]), "--half", "1", "-q"]
+    assert CliRunner().invoke(accuracy, args, catch_exceptions=False).stdout == ""
+
+
+def test_another_preprocessing_is_told(samples):
+    args = [str(KWS), "--board", "local", "--data", str(samples[0]), "--half", "1",
+            "--calibration", str(samples[1]), "--preprocess", "scale=2"]  # fmt: skip
+    said = CliRunner().invoke(accuracy, args, catch_exceptions=False).stderr
+    assert "note: calibrated with --preprocess '', these data are read with 'scale=2'" in said
 
 
 @pytest.mark.parametrize(("name", "said"), [
-    ("best", "'best' .no such metric.; top1, agreement, cosine, mse"),
+    ("best", "'best' .AttributeError: no such metric.; top1, agreement, cosine, mse"),
     ("nowhere.at_all:f", "No module named 'nowhere'"),
     ("json:nothing", "no attribute 'nothing'"),
     ("none.py:f", "No such file"),

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from codegen.accuracy.scores import Outputs, independent_groups
+from codegen.accuracy.scores import Outputs, group_numbers
 from codegen.board import Board, load_board
 from codegen.build import compile_verify
 from codegen.calibration.data import Batch, Data
-from codegen.calibration.record import Calibration
+from codegen.calibration.record import Calibration, run_hash
 from codegen.errors import CodegenError
 from codegen.pipeline import Generated
 from codegen.reference import Reference
@@ -25,21 +25,27 @@ from codegen.toolchain import find_toolchain
 from codegen.verify import Interface, infer
 
 _CHUNK = 32 << 20  # bytes of inputs that one run gets
+_DOUBLES = 0.01  # of the samples may be in the data twice
 _RUNS = 2  # at once, where the board is this machine's emulator
 
 
 @dataclass(frozen=True)
 class Gauge:
-    """`batches` are what the runs read; `labels` [n] or None; `independent`: how many of the n
-    samples are independent of each other; `floats`: what onnxruntime computes of them."""
+    """`batches` are what the runs read; `labels` [n] or None; `groups` [n]: numbers of what is not
+    independent of each other; `floats`: what onnxruntime computes of them."""
 
     batches: tuple[Batch, ...]
     labels: np.ndarray | None
-    independent: int
+    groups: np.ndarray
     floats: Outputs
 
     def __len__(self) -> int:
         return len(self.floats)
+
+    @property
+    def independent(self) -> int:
+        """How many of the samples are independent of each other."""
+        return len(set(self.groups.tolist()))
 
     @cached_property
     def digest(self) -> str:
@@ -69,7 +75,22 @@ def gauge_of(
     results = [reference.run(b.inputs) for b in batches]
     labels = None if data.labels is None else data.labels[list(chosen)]
     groups = [data.rows[i].group for i in chosen]
-    return Gauge(batches, labels, independent_groups(groups), outputs_of(results))
+    return Gauge(batches, labels, group_numbers(groups), outputs_of(results))
+
+
+def check_classes(gauge: Gauge, where: str) -> None:
+    """CodegenError for labels that are no classes of the first output."""
+    classes, labels = gauge.floats.first.shape[1], gauge.labels
+    if labels is None:
+        return
+    numbers = labels.dtype.kind in "iuf"
+    wrong = [v for v in labels.tolist() if not (numbers and v == int(v) and 0 <= v < classes)]
+    if wrong:
+        raise CodegenError(
+            where, f"{len(wrong)} of {len(labels)} labels are no class, e.g. {wrong[0]!r}",
+            f"whole numbers from 0 to {classes - 1}, one for each element of the first output",
+            "mend the labels, or name a --metric that needs none",
+        )  # fmt: skip
 
 
 def outputs_of(results: Sequence[Mapping[str, np.ndarray]]) -> Outputs:
@@ -134,16 +155,15 @@ def native(generated: Generated, runner: Runner) -> Board | None:
     return here
 
 
-def check_unseen(data: Data, calibration: Calibration, where: str) -> None:
-    """CodegenError for data of which the ranges were made: what a network loses is measured on
-    others."""
-    seen = calibration.data
-    if set(seen.files) & set(data.files) and (seen.half is None or seen.half == data.half
-                                              or data.half is None):  # fmt: skip
-        part = "all" if seen.half is None else f"half {seen.half}"
+def check_unseen(gauge: Gauge, calibration: Calibration, where: str) -> None:
+    """CodegenError for samples of which the ranges were made: what a network loses is measured on
+    others. (Files of old do not have them.)"""
+    seen = set(calibration.data.seen)
+    known = sum(run_hash(b.inputs) in seen for b in gauge.batches)
+    if known > _DOUBLES * len(gauge.batches):
         raise CodegenError(
             where,
-            f"{', '.join(data.files)}, of which {part} was calibrated on",
+            f"{known} of {len(gauge.batches)} samples were calibrated on",
             "data that the calibration has not seen",
             "calibrate with --half 0 and measure with --half 1, or give other data",
         )

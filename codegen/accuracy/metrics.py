@@ -30,8 +30,8 @@ _LABELLED = (
 )
 _ALWAYS = (
     Metric("agreement", lambda o, g: agreement(o, g.floats, g.independent), True),
-    Metric("cosine", lambda o, g: cosine(o, g.floats), True),
-    Metric("mse", lambda o, g: mse(o, g.floats), True),
+    Metric("cosine", lambda o, g: cosine(o, g.floats, g.groups), True),
+    Metric("mse", lambda o, g: mse(o, g.floats, g.groups), True),
 )
 NAMES = ("top1", *(m.name for m in _ALWAYS))
 
@@ -48,13 +48,21 @@ def parse_metrics(names: Sequence[str], labelled: bool) -> list[Metric]:
                 "--metric", "top1 of data without labels", "an array `y` or `labels` in the .npz",
                 "give labels, or use --metric agreement",
             )  # fmt: skip
-        found += _LABELLED if name == "top1" else _named(name)
+        found += _LABELLED if name == "top1" else _named(name, {m.name for m in found})
     return found
 
 
-def _named(name: str) -> list[Metric]:
+def need_classes(metrics: Sequence[Metric]) -> bool:
+    """Do any of them take labels as classes?"""
+    return any(m in _LABELLED for m in metrics)
+
+
+def _named(name: str, taken: set[str]) -> list[Metric]:
+    """A function goes by its own name, where nothing else does."""
     built_in = [m for m in _ALWAYS if m.name == name]
-    return built_in or [Metric(name.rpartition(":")[2], partial(_call, _function(name), name))]
+    short = name.rpartition(":")[2]
+    shown = name if short in {*taken, *NAMES, "top1 lost"} else short
+    return built_in or [Metric(shown, partial(_call, _function(name), name))]
 
 
 def _function(name: str) -> Callable[..., Any]:
@@ -64,10 +72,10 @@ def _function(name: str) -> Callable[..., Any]:
         if not place:
             raise AttributeError("no such metric")
         found = getattr(_module(place), function)
-    except (ImportError, OSError, AttributeError, SyntaxError) as e:
+    except (Exception, SystemExit) as e:  # of the user's code, whatever it is
         raise CodegenError(
-            "--metric", f"{name!r} ({e})", f"{', '.join(NAMES)}, FILE.py:NAME or MODULE:NAME",
-            "name one",
+            "--metric", f"{name!r} ({type(e).__name__}: {e})",
+            f"{', '.join(NAMES)}, FILE.py:NAME or MODULE:NAME", "name one",
         ) from None  # fmt: skip
     return found
 

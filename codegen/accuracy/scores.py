@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
-from scipy.stats import binomtest, norm
+from scipy.stats import norm, t
 
 CONFIDENCE = 0.95
 
@@ -43,19 +43,20 @@ def agreement(outputs: Outputs, floats: Outputs, independent: int = 0) -> Score:
     return _share(outputs.first.argmax(1) == floats.first.argmax(1), independent)
 
 
-def cosine(outputs: Outputs, floats: Outputs) -> Score:
+def cosine(outputs: Outputs, floats: Outputs, groups: np.ndarray | None = None) -> Score:
     """Mean over the samples of the cosine between a plan's outputs and the float model's; equal
-    rows count as 1, also where they are zero."""
+    rows count as 1, also where they are zero. `groups` [n]: numbers from 0 on."""
     a, b = outputs.whole.astype(np.float64), floats.whole.astype(np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     same = (a == b).all(1)
-    return _mean(np.where(same, 1.0, (a * b).sum(1) / np.where(lengths > 0, lengths, 1.0)))
+    each = np.where(same, 1.0, (a * b).sum(1) / np.where(lengths > 0, lengths, 1.0))
+    return _mean(each, groups)
 
 
-def mse(outputs: Outputs, floats: Outputs) -> Score:
+def mse(outputs: Outputs, floats: Outputs, groups: np.ndarray | None = None) -> Score:
     """Mean squared difference between a plan's outputs and the float model's."""
     gap = outputs.whole.astype(np.float64) - floats.whole.astype(np.float64)
-    found = _mean(np.square(gap).mean(1))
+    found = _mean(np.square(gap).mean(1), groups)
     return found if found.low is None else replace(found, low=max(0.0, found.low))
 
 
@@ -73,23 +74,30 @@ def drop(outputs: Outputs, floats: Outputs, labels: np.ndarray, independent: int
     return Score(float((lost - won) / n), middle - half, middle + half)
 
 
-def independent_groups(groups: Sequence[Hashable | None]) -> int:
-    """How many samples are independent of each other: those of one group (views of a photograph)
-    count once."""
-    return len({("row", i) if g is None else ("group", g) for i, g in enumerate(groups)})
+def group_numbers(groups: Sequence[Hashable | None]) -> np.ndarray:
+    """[n], from 0 on: samples of one number (views of a photograph) are not independent of each
+    other; those without group are."""
+    keys = [("row", i) if g is None else ("group", g) for i, g in enumerate(groups)]
+    numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    return np.array([numbers[key] for key in keys])
 
 
 def _share(hits: np.ndarray, independent: int) -> Score:
-    """Wilson's interval; with groups for as many samples as there are groups."""
-    value, n = float(hits.mean()), independent or len(hits)
-    ci = binomtest(round(value * n), n).proportion_ci(CONFIDENCE, "wilson")
-    return Score(value, float(ci.low), float(ci.high))
+    """Wilson's interval (E. Wilson, Probable inference, the law of succession, and statistical
+    inference, 1927); with groups for as many samples as there are groups."""
+    p, n, z = float(hits.mean()), independent or len(hits), norm.ppf(0.5 + CONFIDENCE / 2)
+    middle, size = p + z * z / (2 * n), 1 + z * z / n
+    half = z * sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
+    return Score(p, max(0.0, (middle - half) / size), min(1.0, (middle + half) / size))
 
 
-def _mean(values: np.ndarray) -> Score:
-    """The interval of a mean, by the normal approximation."""
-    mean, n = float(values.mean()), len(values)
+def _mean(values: np.ndarray, groups: np.ndarray | None) -> Score:
+    """The interval of a mean, by Student's t; with groups that of the means of these."""
+    mean = float(values.mean())
+    if groups is not None:
+        values = np.bincount(groups, values) / np.bincount(groups)
+    n = len(values)
     if n < 2:
         return Score(mean)
-    half = norm.ppf(0.5 + CONFIDENCE / 2) * float(values.std(ddof=1)) / sqrt(n)
+    half = t.ppf(0.5 + CONFIDENCE / 2, n - 1) * float(values.std(ddof=1)) / sqrt(n)
     return Score(mean, mean - half, mean + half)

@@ -14,7 +14,7 @@ from codegen.calibration.data import Batch, Data
 from codegen.calibration.histogram import Histogram
 from codegen.calibration.methods import all_ranges
 from codegen.calibration.outputs import with_output_ranges
-from codegen.calibration.record import OUTPUT, Calibration, DataRecord, check_method
+from codegen.calibration.record import OUTPUT, Calibration, DataRecord, check_method, run_hash
 from codegen.errors import CodegenError
 from codegen.graph import Graph
 from codegen.passes.quantise import PRODUCTS
@@ -63,7 +63,7 @@ def calibrate(
     batches = data.batches(chosen)
     first = next(batches)
     activations = Activations(model, shapes, graph, first.inputs)
-    digest = hashlib.sha256()
+    digest, seen = hashlib.sha256(), []
     histograms = dict.fromkeys(activations.names, Histogram())
     read = {n.inputs[0] for n in graph.nodes if n.op in PRODUCTS}.intersection(histograms)
     sums: dict[str, np.ndarray] = {}
@@ -73,6 +73,7 @@ def calibrate(
     for batch in chain([first], batches):
         runs += 1
         _hash(digest, batch)
+        seen.append(run_hash(batch.inputs))
         for name, value in activations.run(batch.inputs).items():
             if not np.isfinite(value).all():
                 lost.setdefault(name, f"NaN or infinity for sample {batch.samples[0]}")
@@ -87,7 +88,8 @@ def calibrate(
         settings.method,
         settings.percentile,
         DataRecord(
-            data.files, len(chosen), settings.seed, data.half, data.preprocess, digest.hexdigest()
+            data.files, len(chosen), settings.seed, data.half, data.preprocess, digest.hexdigest(),
+            tuple(seen),
         ),
         {n: all_ranges(h, settings.percentile) for n, h in histograms.items() if n not in lost},
         lost,

@@ -136,6 +136,7 @@ def _samples(
     where = str(file)
     parts = {p.tensor.name: p.split(arrays[p.tensor.name], where) for p in ports}
     counts = {name: len(samples) for name, samples in parts.items()}
+    aside = {k: v[:, 0] if v.ndim == 2 and v.shape[1] == 1 else v for k, v in aside.items()}
     counts |= {name: np.shape(v)[0] if np.ndim(v) else 0 for name, v in aside.items()}
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{k} {n}" for k, n in counts.items())
@@ -143,11 +144,11 @@ def _samples(
             where, f"the arrays have different numbers of samples ({found})", "the same for each",
             "fix the data",
         )  # fmt: skip
-    if np.ndim(aside.get(_GROUP, ())) != 1:
-        raise CodegenError(
-            where, f"`{_GROUP}` has shape {np.shape(aside[_GROUP])}", "one entry per sample",
-            "fix the data",
-        )  # fmt: skip
+    for name, value in aside.items():
+        if value.ndim != 1:
+            raise CodegenError(
+                where, f"`{name}` has shape {value.shape}", "one entry per sample", "fix the data"
+            )
     count = next(iter(counts.values()))
     labels = next((aside[k].tolist() for k in _LABELS if k in aside), [None] * count)
     groups = aside[_GROUP].tolist() if _GROUP in aside else [None] * count

@@ -1,6 +1,7 @@
 """calibration.json: the range of every activation, by each method. Plain JSON, versioned, checked
 before it is believed."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -27,8 +28,10 @@ _KEYS = {
 _OPTIONAL = ("means", "not_calibrated", "sensitivity", "rounding")
 _DATA = {
     "files": list, "samples": int, "seed": int, "half": (int, type(None)), "preprocess": str,
-    "sha256": str,
+    "sha256": str, "seen": list,
 }  # fmt: skip
+_LARGEST = float(np.finfo(np.float32).max)
+_HASH = 12  # hexadecimal digits of one run's
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Range:
 @dataclass(frozen=True)
 class DataRecord:
     """What a network was calibrated on: base names of the files, how many samples were used, and
-    the SHA-256 of what the network read. `half`: which half of the data, None for all."""
+    the SHA-256 of what the network read; `seen`: of each run (run_hash), none in files of old.
+    `half`: which half of the data, None for all."""
 
     files: tuple[str, ...]
     samples: int
@@ -56,6 +60,7 @@ class DataRecord:
     half: int | None
     preprocess: str
     sha256: str
+    seen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,8 @@ class Calibration:
             "model_sha256": self.model_sha256,
             "method": self.method,
             "percentile": self.percentile,
-            "data": {**asdict(self.data), "files": list(self.data.files)},
+            "data": {k: list(v) if isinstance(v, tuple) else v
+                     for k, v in asdict(self.data).items()},
         }
         rows = {
             name: {method: [r.low, r.high] for method, r in ranges.items()}
@@ -124,6 +130,15 @@ class Calibration:
 def _block(key: str, entries: Mapping[str, Any]) -> str:
     rows = [f"    {json.dumps(k)}: {json.dumps(v)}" for k, v in entries.items()]
     return "\n".join([f"  {json.dumps(key)}: {{", *([",\n".join(rows)] if rows else []), "  }"])
+
+
+def run_hash(inputs: Mapping[str, np.ndarray]) -> str:
+    """Identity of what a network reads in one run, short."""
+    digest = hashlib.sha256()
+    for name, array in sorted(inputs.items()):
+        digest.update(f"{name}{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:_HASH]
 
 
 def _float32(value: float) -> float:
@@ -156,14 +171,15 @@ def calibration_of_dict(raw: Any, where: str) -> Calibration:
         )
     _check_keys(where, "", {**dict.fromkeys(_OPTIONAL, {}), **raw}, _KEYS)
     check_method(raw["method"], where)
-    _check_keys(where, "data.", raw["data"], _DATA)
+    _check_keys(where, "data.", {"seen": [], **raw["data"]}, _DATA)
     methods = {*METHODS, raw["method"]}
     tensors = {n: _ranges(where, n, entry, methods) for n, entry in raw["tensors"].items()}
     return Calibration(
         raw["model_sha256"],
         raw["method"],
         raw["percentile"],
-        DataRecord(**{**raw["data"], "files": tuple(map(str, raw["data"]["files"]))}),
+        DataRecord(**{k: tuple(map(str, v)) if isinstance(v, list) else v
+                      for k, v in raw["data"].items()}),
         tensors,
         {k: str(v) for k, v in raw.get("not_calibrated", {}).items()},
         {n: _losses(where, n, entry) for n, entry in raw.get("sensitivity", {}).items()},
@@ -196,7 +212,7 @@ def _ranges(where: str, name: str, entry: Any, methods: set[str]) -> dict[str, R
         return (
             isinstance(pair, list)
             and len(pair) == 2
-            and all(type(v) in (int, float) and math.isfinite(v) for v in pair)
+            and all(type(v) in (int, float) and abs(v) <= _LARGEST for v in pair)
             and pair[0] <= 0 <= pair[1]
         )
 
@@ -207,7 +223,7 @@ def _ranges(where: str, name: str, entry: Any, methods: set[str]) -> dict[str, R
     ):
         raise CodegenError(
             where, f"entry of tensor {name!r} is {entry!r}",
-            f"[low, high] with low <= 0 <= high for each of {', '.join(sorted(methods))}",
+            f"float32 [low, high] with low <= 0 <= high for each of {', '.join(sorted(methods))}",
             "calibrate again",
         )  # fmt: skip
     return {m: Range(float(entry[m][0]), float(entry[m][1])) for m in CHOICES if m in entry}

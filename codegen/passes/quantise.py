@@ -16,6 +16,7 @@ import numpy as np
 
 from codegen.calibration.corrections import NONE, Corrections
 from codegen.calibration.weights import bias_correction, quantise_per_channel
+from codegen.errors import CodegenError
 from codegen.graph import Graph, Node
 from codegen.ops import OPS
 from codegen.ops.quantised import BITS
@@ -187,6 +188,12 @@ class _Quantising:
         codes, by = weight_codes(weights, real, x, width)
         codes = self.corrections.rounded(node.name, width, codes)
         if (mean := self.corrections.means.get(node.inputs[0])) is not None:
+            channels = self.graph.tensors[node.inputs[0]].shape[1]
+            if len(mean) != channels:
+                raise CodegenError(
+                    "calibration", f"{len(mean)} means for tensor {node.inputs[0]!r}",
+                    f"one for each of its {channels} channels", "calibrate again",
+                )  # fmt: skip
             rounded = codes * by.astype(np.float64).reshape(-1, *(1,) * (codes.ndim - 1))
             change = bias_correction(weights, rounded, mean, node.attrs.get("group", 1))
             real = change if real is None else np.broadcast_to(real, change.shape) + change

@@ -10,6 +10,7 @@ from codegen.graph import Graph, Node
 Span = tuple[float, float]
 
 LOWEST, HIGHEST = -128, 127
+_TINY = float(np.finfo(np.float32).tiny)
 BOUNDS = ("Relu", "Clip")  # activations that are bounds of the codes
 # What only moves values, or chooses among them; the first inputs are the values.
 MOVES = ("Concat", "MaxPool", "Reshape", "Slice", "Transpose")
@@ -28,9 +29,11 @@ class Scale:
 
 
 def scale_of(low: float, high: float) -> Scale:
-    """Codes that cover [low, high] and have one for 0, which padding needs."""
+    """Codes that cover [low, high] and have one for 0, which padding needs. What lies nearer to 0
+    than float32 has normal numbers for is 0."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = float(np.float32((high - low) / (HIGHEST - LOWEST) or 1.0))
+    scale = float(np.float32((high - low) / (HIGHEST - LOWEST)))
+    scale = scale if scale >= _TINY else 1.0
     return Scale(scale, int(np.clip(np.rint(LOWEST - low / scale), LOWEST, HIGHEST)))
 
 

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import click
 
-from codegen.accuracy.gauge import Gauge, check_unseen, gauge_of, judge
-from codegen.accuracy.metrics import Metric, parse_metrics, table_of
+from codegen.accuracy.gauge import Gauge, check_classes, check_unseen, gauge_of, judge
+from codegen.accuracy.metrics import Metric, need_classes, parse_metrics, table_of
 from codegen.accuracy.scores import Outputs
 from codegen.board import Board, load_board
 from codegen.calibration.data import open_data
@@ -51,7 +52,7 @@ FLOAT = "float model"
               "calibrated on.")  # fmt: skip
 @click.option("--samples", type=click.IntRange(1), metavar="N",
               help="Use at most so many samples, drawn at random. Default: all.")  # fmt: skip
-@click.option("--seed", default=0, show_default=True, help="Of the draw.")
+@click.option("--seed", default=0, type=click.IntRange(0), show_default=True, help="Of the draw.")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME",
               help="top1, agreement, cosine, mse, or a function of yours as FILE.py:NAME or "
               "MODULE:NAME, called with outputs [n, elements] and labels [n]. Repeatable. Default: "
@@ -97,12 +98,17 @@ def accuracy(
     data = open_data(paths, [graph.tensors[t] for t in graph.inputs], preprocess, half)
     wanted = parse_metrics(metrics, data.labels is not None)
     known = calibration_of(calibration, model_hash(model, pinned)) if calibration else None
-    if known:
-        check_unseen(data, known, "--data")
+    if known and known.data.preprocess != data.preprocess:
+        click.echo(f"note: calibrated with --preprocess {known.data.preprocess!r}, these data are "
+                   f"read with {data.preprocess!r}", err=True)  # fmt: skip
     jobs = _jobs(model, target, plans, pinned, calibration)
     with progress(quiet or as_json) as stage:
         stage("running the float model")
         gauge = gauge_of(model, pinned, data, samples, seed)
+        if known:
+            check_unseen(gauge, known, "--data")
+        if need_classes(wanted):
+            check_classes(gauge, "--data")
         outputs = {FLOAT: gauge.floats}
         for name, make in jobs.items():
             stage(f"building and running {name}")
@@ -111,7 +117,8 @@ def accuracy(
                 click.echo(f"error: {name}: {found}", err=True)
                 return 1
             outputs[name] = found
-    _tell(outputs, gauge, wanted, known, as_json)
+    if as_json or not quiet:
+        _tell(outputs, gauge, wanted, known, as_json)
     return 0
 
 
@@ -162,7 +169,7 @@ def _tell(
         "calibrated_on": calibration.data.samples if calibration else None,
     }  # fmt: skip
     if as_json:
-        click.echo(json.dumps({**head, "plans": rows}, indent=1))
+        click.echo(json.dumps(_plain({**head, "plans": rows}), indent=1))
         return
     print_rows([
         {"": name, **{m: _text(score) for m, score in scores.items()}}
@@ -170,6 +177,13 @@ def _tell(
     ])  # fmt: skip
     note = "" if gauge.independent == len(gauge) else f", {gauge.independent} of them independent"
     click.echo(f"{len(gauge)} samples{note}; in brackets: 95 % confidence")
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no number for NaN and infinity: null."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _text(score: dict[str, float | None] | None) -> str:

@@ -1,5 +1,6 @@
 """codegen calibrate: the range of every activation over a user's data, for int8."""
 
+import os
 from pathlib import Path
 
 import click
@@ -7,12 +8,19 @@ import click
 from codegen.calibration.collect import FEW, Settings, check_settings
 from codegen.calibration.collect import calibrate as run
 from codegen.calibration.data import open_data
-from codegen.calibration.record import CHOICES, METHODS, OUTPUT, Calibration
+from codegen.calibration.record import (
+    CHOICES,
+    METHODS,
+    OUTPUT,
+    Calibration,
+    Range,
+    read_calibration,
+)
 from codegen.calibration.rounding import Gains, with_rounding
 from codegen.calibration.sensitivity import with_sensitivity
 from codegen.errors import CodegenError
 from codegen.models.fetch import write_atomically
-from codegen.pipeline import load_graph
+from codegen.pipeline import load_graph, model_hash
 from codegen.verbs.options import (
     JSON,
     MODEL,
@@ -64,7 +72,7 @@ from codegen.verbs.progress import counted
     show_default=True,
     help="Use at most so many samples, drawn at random.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the draw.")
+@click.option("--seed", default=0, type=click.IntRange(0), show_default=True, help="Of the draw.")
 @click.option(
     "--half",
     type=int,
@@ -122,6 +130,8 @@ def calibrate(
     pinned = parse_shapes(shapes)
     graph = load_graph(model, pinned)
     data = open_data(paths, [graph.tensors[t] for t in graph.inputs], preprocess, half)
+    _check_out(out)
+    lost = _lost(out, model_hash(model, pinned), round_weights, bool(sensitivity))
     with counted(quiet, "calibrating") as progress:
         found = run(model, graph, data, settings, pinned, progress)
     gains: Gains = {}
@@ -138,6 +148,12 @@ def calibrate(
             f"warning: {found.data.samples} sample(s) say little about a range; "
             f"{FEW} are few, some hundred are usual"
         )
+    for name in graph.inputs:
+        if found.tensors.get(name, {}).get("minmax") == Range(0.0, 0.0):
+            show.print(f"warning: input {name} is 0 in all samples", markup=False)
+    if lost:
+        show.print(f"note: {out} had {lost} of this model, which are gone: not asked for",
+                   markup=False)  # fmt: skip
     for tensor, why in found.not_calibrated.items():
         show.print(f"not calibrated: {tensor}: {why}", markup=False)
     if as_json:
@@ -153,6 +169,27 @@ def calibrate(
         f"method {method}{rounded}, in {out}", markup=False,
     )  # fmt: skip
     return 0
+
+
+def _check_out(out: Path) -> None:
+    """Before the work."""
+    folder = next(p for p in out.absolute().parents if p.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise CodegenError(
+            "--out", f"{out} cannot be written ({folder} is no folder that can be written to)",
+            "a file in a writable folder", "choose another",
+        )  # fmt: skip
+
+
+def _lost(out: Path, sha256: str, rounding: bool, sensitivity: bool) -> str:
+    """What a calibration of the same model has that the new one will not."""
+    try:
+        before = read_calibration(out)
+    except CodegenError:
+        return ""
+    had = [("rounded weights", before.rounding and not rounding),
+           ("losses of layers", before.sensitivity and not sensitivity)]  # fmt: skip
+    return " and ".join(n for n, gone in had if gone and before.model_sha256 == sha256)
 
 
 def _write(out: Path, text: str) -> None:

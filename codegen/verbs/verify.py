@@ -98,7 +98,8 @@ def verify(
         check_one_thread(report.get("threads", 1), str(folder))
     interface = Interface.from_dict(report["interface"])
     reference = _reference(model, target, report, interface, layers, calibration)
-    cases = _cases(interface, inputs, (0 if inputs else 2) if seeds is None else seeds)
+    coded = reference.graph if isinstance(reference, Interpreted) else None
+    cases = _cases(interface, coded, inputs, (0 if inputs else 2) if seeds is None else seeds)
     program = folder / "build" / "verify"
     results = [check_case(interface, program, chosen, target, reference, c, timeout) for c in cases]
     if as_json:
@@ -149,9 +150,12 @@ def _read_report(folder: Path) -> dict[str, Any]:
         ) from None
 
 
-def _cases(interface: Interface, inputs: Path | None, seeds: int) -> list[Case]:
+def _cases(
+    interface: Interface, coded: Graph | None, inputs: Path | None, seeds: int
+) -> list[Case]:
+    """Random ones are those of the build; `coded`: the network, where it computes codes."""
     tensors = {t.name: t for t in interface.inputs}
-    shell = Graph("", tuple(tensors), (), (), tensors, {})
+    shell = coded or Graph("", tuple(tensors), (), (), tensors, {})
     cases = [Case(f"random {s}", random_inputs(shell, s)) for s in range(seeds)]
     if inputs:
         cases += load_cases(inputs, interface.inputs, interface.outputs)

@@ -33,7 +33,7 @@ def parse_error(option: str, limit: float) -> float:
 
 def parse_ms(option: str, ms: float) -> float:
     """A time limit in milliseconds, 0 for none. CodegenError for less."""
-    if ms < 0:
+    if not ms >= 0:
         raise CodegenError(option, f"{ms:g}", "a positive time in ms", "correct it")
     return ms
 

@@ -13,12 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as Rows
 
-from codegen.accuracy.gauge import check_unseen
 from codegen.board import Board, load_board
 from codegen.calibration.data import Data, open_data
 from codegen.errors import CodegenError
 from codegen.models.fetch import write_atomically
-from codegen.pipeline import Shapes, calibration_of, load_graph, model_hash
+from codegen.pipeline import Shapes, load_graph
 from codegen.pricing import PricingError, Settings, ready
 from codegen.run import Runner, pick_runner
 from codegen.store import Store, store_path
@@ -181,7 +180,7 @@ def tune(
                     parse_cosine("--min-cosine", min_cosine),
                     parse_agreement("--min-agreement", min_agreement))  # fmt: skip
     pinned = parse_shapes(shapes)
-    data = _data(model, pinned, paths, preprocess, half, calibration)
+    data = _data(model, pinned, paths, preprocess, half)
     request = Request(
         model, target, pinned, agent, parse_budget(budget), seed, limits, weights,
         jobs, Selection(how=measure), timeout, parse_axes(pareto) if pareto else (),
@@ -219,17 +218,19 @@ def tune(
 
 
 def _data(
-    model: Path, shapes: Shapes, paths: tuple[Path, ...], preprocess: str, half: int | None,
-    calibration: Path | None,
-) -> Data | None:  # fmt: skip
-    """The samples, which the calibration must not have seen."""
+    model: Path, shapes: Shapes, paths: tuple[Path, ...], preprocess: str, half: int | None
+) -> Data | None:
+    """The samples that plans are judged on, if there are any."""
     if not paths:
+        without = next((o for o, v in (("--half", half), ("--preprocess", preprocess or None))
+                        if v is not None), "")  # fmt: skip
+        if without:
+            raise CodegenError(
+                without, "given without --data", "it says what is read of data", "name data"
+            )
         return None
     graph = load_graph(model, shapes)
-    data = open_data(paths, [graph.tensors[t] for t in graph.inputs], preprocess, half)
-    if calibration:
-        check_unseen(data, calibration_of(calibration, model_hash(model, shapes)), "--data")
-    return data
+    return open_data(paths, [graph.tensors[t] for t in graph.inputs], preprocess, half)
 
 
 def _check_out(out: Path) -> None:
