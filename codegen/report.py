@@ -85,7 +85,8 @@ def _single_layers(generated: Generated) -> list[str]:
     one in int8 the products that are, by plan or because a range is missing."""
     steps, dtype = generated.schedule.program.steps, generated.plan.dtype
     if dtype == DType.I8.value:
-        return [s.name for s in steps if OPS[s.op].macs and s.kernel.dtype == DType.F32.value]
+        products = (s for s in steps if s.op in OPS and OPS[s.op].macs)
+        return [s.name for s in products if dtype not in s.kernel.dtype]
     values = generated.schedule.program.values
     return [
         s.name

@@ -234,6 +234,9 @@ def _with(**changes):
     (_with(tensors={"x": {"minmax": [0, 1]}}), "entry of tensor 'x'"),
     (_with(tensors={"x": dict.fromkeys(METHODS, [1, 2])}), "low <= 0 <= high"),
     (_with(tensors={"x": dict.fromkeys(METHODS, [0, float("inf")])}), "entry of tensor 'x'"),
+    (_with(tensors={"x": dict.fromkeys(METHODS, [0, float("nan")])}), "entry of tensor 'x'"),
+    (_with(tensors={"x": dict.fromkeys(METHODS, [0, 10**400])}), "entry of tensor 'x'"),
+    (_with(tensors={"x": dict.fromkeys(METHODS, [0, 1e300])}), r"float32 \[low, high\]"),
 ])  # fmt: skip
 def test_broken_files(raw, said, tmp_path):
     path = tmp_path / "c.json"

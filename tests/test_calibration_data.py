@@ -218,8 +218,8 @@ def test_bad_halves(tmp_path):
     path = npz(tmp_path, v=np.zeros((3, 5)), group=np.zeros(3))
     refused("half 1 of 3 sample", [path], [VECTOR], half=1)
     refused("--half: 2; 0 or 1", [path], [VECTOR], half=2)
-    odd = npz(tmp_path, v=np.zeros((3, 5)), group=np.zeros((3, 1)))
-    refused(r"`group` has shape \(3, 1\)", [odd], [VECTOR])
+    odd = npz(tmp_path, v=np.zeros((3, 5)), group=np.zeros((3, 2)))
+    refused(r"`group` has shape \(3, 2\)", [odd], [VECTOR])
 
 
 # --- preprocessing ---

@@ -337,6 +337,25 @@ def test_bad_input_is_one_line(args, said, tmp_path, capsys, monkeypatch):
     assert not Path("calibration.json").exists()
 
 
+def test_what_a_new_file_loses_is_said(resnet_data, tmp_path, capsys):
+    """Losses of layers of the same model; nothing where they are measured again."""
+    args = ["calibrate", MODELS / "mnist8.onnx", "--data", tmp_path / "d.npy", "--out",
+            tmp_path / "c.json"]  # fmt: skip
+    np.save(tmp_path / "d.npy", np.random.default_rng(0).random((9, 1, 28, 28)))
+    assert run(capsys, *args, "--sensitivity", "1")[0] == 0
+    assert "note" not in run(capsys, *args, "--sensitivity", "1")[2]
+    assert "had losses of layers of this model, which are gone" in run(capsys, *args)[2]
+    assert "note" not in run(capsys, *args)[2]
+
+
+def test_an_input_without_values_is_a_warning(tmp_path, capsys):
+    np.save(tmp_path / "d.npy", np.zeros((9, 1, 28, 28)))
+    args = ["--data", tmp_path / "d.npy", "--out", tmp_path / "c.json"]
+    code, _, stderr = run(capsys, "calibrate", MODELS / "mnist8.onnx", *args)
+    assert code == 0
+    assert "warning: input Input3 is 0 in all samples" in stderr
+
+
 def test_output_that_cannot_be_written(resnet_data, capsys):
     code, _, stderr = run(
         capsys, "calibrate", MODELS / "mlperf_ic_resnet8.onnx", "--data", resnet_data,

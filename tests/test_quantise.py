@@ -24,6 +24,7 @@ from codegen.plan import plan_of_dict
 from codegen.precision import int8_rows
 from codegen.program import bench_program
 from codegen.reference import Interpreted, random_inputs
+from codegen.report import _single_layers
 from codegen.resources import examples_dir
 from codegen.types import DType
 from codegen.verbs.bench import bench
@@ -263,6 +264,41 @@ def test_int8_and_ranges_go_together(tmp_path, dtype, with_ranges, message):
 def test_ranges_of_another_model(tmp_path):
     with pytest.raises(CodegenError, match="made for model"):
         computed_graph(MODELS / "mlperf_ic_resnet8.onnx", BOARD, calibration=calibrated(tmp_path))
+
+
+def test_a_calibration_that_has_nothing_or_the_wrong_things(tmp_path):
+    """Nothing in int8 is refused; a layer without range is named; means must fit the channels."""
+    path = calibrated(tmp_path)
+    whole = json.loads(path.read_text())
+    changes = {
+        "nothing": {"tensors": {}, "means": {}},
+        "means": {"means": {k: v[1:] for k, v in whole["means"].items()}},
+        "denormal": {"tensors": {k: {m: [0.0, 1e-45] for m in v}
+                                 for k, v in whole["tensors"].items()}},
+    }  # fmt: skip
+    for name, change in changes.items():
+        (tmp_path / name).write_text(json.dumps({**whole, **change}))
+    with pytest.raises(CodegenError, match="nothing of this network can be in int8 by it"):
+        generate(KWS, BOARD, calibration=tmp_path / "nothing")
+    with pytest.raises(CodegenError, match="means for tensor .*; one for each of its .* channels"):
+        generate(KWS, BOARD, calibration=tmp_path / "means")
+    assert generate(KWS, BOARD, calibration=tmp_path / "denormal").plan.bits
+    graph = load_graph(KWS)
+    conv = next(n for n in graph.nodes if n.op == "Conv")
+    del whole["tensors"][conv.inputs[0]]
+    (tmp_path / "one").write_text(json.dumps(whole))
+    made = generate(KWS, BOARD, calibration=tmp_path / "one")
+    assert _single_layers(made) == [conv.name]
+    assert _single_layers(generate(KWS, BOARD, calibration=path)) == []
+
+
+def test_random_inputs_of_a_calibrated_network_are_all_that_codes_stand_for(tmp_path):
+    graph = generate(KWS, BOARD, calibration=calibrated(tmp_path)).graph
+    quantize = next(n for n in graph.nodes if n.op == "Quantize")
+    scale, zero = (graph.constants[t].item() for t in quantize.inputs[1:])
+    codes = random_inputs(graph, 0)["input"] / scale + zero
+    assert -128 <= codes.min() < -120
+    assert 120 < codes.max() <= 127
 
 
 def test_integer_reference():

@@ -30,6 +30,7 @@ from rl.pareto import front
 from rl.proposals import promises
 from rl.request import Request
 from rl.reward import LATENCY
+from rl.tune import _gauge
 from rl.walk import Walk
 from tests.pricing_cases import needs_cross
 from tests.search_cases import BOARD, KWS, mixed, unranged
@@ -140,6 +141,7 @@ def test_without_limits_anything_may_be_lost():
     ({"cosine": 0.9}, Limits(cosine=0.9), ""),
     ({"cosine": 1.0, "top1 lost": 0.006}, Limits(drop=0.005), "it loses 0.60% of top-1, above"),
     ({"cosine": 0.5, "top1 lost": -0.01}, Limits(drop=0.0), ""),
+    ({"cosine": float("nan")}, Limits(cosine=0.9), "its cosine of nan is below --min-cosine 0.9"),
     ({"cosine": 1.0, "agreement": 0.97}, Limits(agreement=0.98),
      "it agrees on 97.00% of the samples, below --min-agreement 98.00%"),
     ({"cosine": 1.0, "agreement": 0.98}, Limits(agreement=0.98), ""),
@@ -256,6 +258,18 @@ def test_requests_that_cannot_be_met(prepared, changes, said):
     assert str(caught.value).startswith(said)
 
 
+def test_data_that_plans_cannot_be_judged_on(prepared, tmp_path):
+    inputs = [load_graph(KWS).tensors["input"]]
+    tools = SimpleNamespace(stage=lambda text: None)
+    seen = requested(prepared, data=open_data([prepared[0]], inputs, half=0))
+    with pytest.raises(CodegenError, match="--data: 12 of 12 samples were calibrated on"):
+        _gauge(seen, tools)
+    np.savez(tmp_path / "d.npz", x=np.zeros((2, 1, 50, 10), np.float32), y=[1, 12])
+    odd = requested(prepared, data=open_data([tmp_path / "d.npz"], inputs))
+    with pytest.raises(CodegenError, match="--data: 1 of 2 labels are no class, e.g. 12"):
+        _gauge(odd, tools)
+
+
 def test_limits_need_labels_and_losses(prepared, tmp_path):
     with pytest.raises(CodegenError, match="--data: nothing here can compare results"):
         check(requested(prepared), None)
@@ -278,6 +292,9 @@ def test_limits_need_labels_and_losses(prepared, tmp_path):
     (["--max-accuracy-drop", "101%"], "--max-accuracy-drop: '101%'"),
     (["--min-agreement", "0.98"], "--min-agreement: '0.98'; a part of the samples"),
     (["--min-cosine", "1.1"], "--min-cosine: 1.1; a cosine from 0 to 1"),
+    (["--max-latency", "nan"], "--max-latency: nan; a positive time in ms"),
+    (["--half", "1"], "--half: given without --data"),
+    (["--preprocess", "scale=2"], "--preprocess: given without --data"),
 ])  # fmt: skip
 def test_limits_that_are_none(options, said):
     with pytest.raises(CodegenError) as caught:
