@@ -14,9 +14,12 @@ from codegen.winograd_blocks import odd_lines
 _NEAR_BYTES, _FAR_BYTES = 16 << 10, 128 << 10
 _WEIGHTS_BYTES = 320 << 10
 _LEAST_PIXELS = 16
+_CHANNELS = 16  # of a panel of weights
 # A panel of weights transformed for Winograd's method stays in L1 (32 KiB) beside inputs and sums.
 # What is larger is made in parts, which sums of all tiles of a block then wait for.
 _PANEL_BYTES, _PART_BYTES = 20 << 10, (13 << 10) + 512
+# A panel's weights in parts, with a tile of inputs: L1 has two ways of 16 KiB.
+_CUT_BYTES, _MOST_CUTS = 10 << 10, 12
 _BOTH_BYTES = 192 << 10  # of inputs and sums of a block
 _LINE_BYTES = 64
 
@@ -42,10 +45,25 @@ def qgemm(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def qim2col(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
-    """Windows as rows of `depth` codes, whole steps of products that are added up together."""
+    """Windows as rows of `depth` codes, whole steps of products that are added up together, in
+    `cuts` equal parts one after the other. Scratch: windows, and sums between parts."""
     depth = -(-d["kh"] * d["kw"] * d["c"] // p["step"]) * p["step"]
     sizes = _blocked(d["n"] * d["oh"] * d["ow"], depth, d["m"], p)
-    return {**sizes, "depth": depth, "scratch_floats": sizes["block"] * depth}
+    cuts = 1 if sizes["order"] else _cuts(sizes["block"] // p["mr"], depth, p)
+    kept = 4 * _CHANNELS * sizes["block"] if cuts > 1 else 0
+    return {**sizes, "depth": depth, "cuts": cuts,
+            "scratch_floats": sizes["block"] * depth + kept}  # fmt: skip
+
+
+def _cuts(tiles: int, depth: int, p: Mapping[str, Any]) -> int:
+    """In how many equal parts of whole steps a depth is computed whose panels of weights do not
+    stay in L1; 1 where there are none, or nothing follows the first tile."""
+    panel = _CHANNELS * depth // (2 if p.get("packed") else 1)
+    step = max(p["step"], 16 * p.get("chain", 1))
+    if tiles == 1 or panel <= _PANEL_BYTES:
+        return 1
+    some = range(-(-panel // _CUT_BYTES), _MOST_CUTS + 1)
+    return next((n for n in some if depth % (n * step) == 0), 1)
 
 
 def qwinograd(d: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
