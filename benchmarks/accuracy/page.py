@@ -34,10 +34,10 @@ layer whether it is in int8, within a cosine of {COSINE} to the float model and,
 of them: on others one that just keeps a limit here may just break it. **float32** is our own
 fastest float plan (the search measures it, too), **int8** what `codegen build --calibration` makes
 without a search, **chosen** what the search took, **greedy** the cheapest row of each layer in
-execution order, own conversions and casts included. Where there are two ratios they are those of
-**int8** and **chosen**, where there are three sizes those of **float32**, **int8** and **chosen**;
-beside our arena stands what the program with OpenBLAS has at its peak, heap, arena and weights.
-Figures in brackets are 95 % confidence intervals; views of one photograph count as one sample.
+execution order, own conversions and casts included, whatever it loses. Where there are two ratios
+they are those of **int8** and **chosen**, where there are three sizes those of **float32**,
+**int8** and **chosen**; beside our arena stands what the program with OpenBLAS has at its peak,
+heap, arena and weights. Figures in brackets are 95 % confidence intervals; views of one photograph count as one sample.
 """
 
 
@@ -101,9 +101,23 @@ def _greedy(row: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
 
 
 def _summary(rows: Mapping[str, Any], core: str) -> str:
-    return "Geometric means: " + "; ".join(
-        f"**{plan}** {_means(rows, core, plan)}" for plan in ("int8", "chosen")
-    ) + ".\n"
+    means = "; ".join(f"**{p}** {_means(rows, core, p)}" for p in ("int8", "chosen"))
+    broken = [n for n, r in rows.items() if not _kept(r, "int8")]
+    beyond = f" Beyond the limits are **int8** of {', '.join(broken)}." if broken else ""
+    absent = [n for n in SOURCES if n not in rows]
+    missing = f" Not measured: {', '.join(absent)}." if absent else ""
+    return f"Geometric means: {means}.{beyond}{missing}\n"
+
+
+def _kept(row: Mapping[str, Any], plan: str) -> bool:
+    """Does a plan keep the limits on accuracy?"""
+    if plan not in row["plans"]:
+        return True
+    found = row["plans"][plan]["scores"]
+    alike = found["agreement"]["value"] >= AGREEMENT
+    if row.get("labelled", 0) >= MANY:
+        alike = found["top1 lost"]["value"] <= DROP
+    return alike and found["cosine"]["value"] >= COSINE
 
 
 def _means(rows: Mapping[str, Any], core: str, plan: str) -> str:

@@ -73,7 +73,8 @@ from rl.verbs.sizes import (
     help="What the search may use, joined by commas: episodes (500ep), time of the agent (5m), new "
     "measurements (200meas). Default: the agent's episodes, all promising candidates.",
 )
-@click.option("--seed", default=0, show_default=True, help="Decides every draw.")
+@click.option("--seed", default=0, type=click.IntRange(0), show_default=True,
+              help="Decides every draw.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Where plan.json, tune.json and table.json go. "
               "Default: build/MODEL-BOARD-tuned.")  # fmt: skip
@@ -167,9 +168,10 @@ def tune(
     """Search the fastest plan for MODEL on a board: price candidates, search, then build and run
     the best plans whole.
 
-    The plan is never slower, measured end to end, than the default plan and the greedy one. Ctrl-C
-    ends the search with the best plan so far; what was measured is kept in the store, so that the
-    same command goes on where it was. Exit code 1 if the board fails.
+    The plan is never slower, measured end to end, than the default plan and the greedy one, where
+    these keep the limits. Ctrl-C ends the search with the best plan so far; what was measured is
+    kept in the store, so that the same command goes on where it was. Exit code 1 if the board
+    fails.
     """
     target = load_board(board)
     make_agent(agent)
