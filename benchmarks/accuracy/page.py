@@ -37,7 +37,8 @@ without a search, **chosen** what the search took, **greedy** the cheapest row o
 execution order, own conversions and casts included, whatever it loses. Where there are two ratios
 they are those of **int8** and **chosen**, where there are three sizes those of **float32**,
 **int8** and **chosen**; beside our arena stands what the program with OpenBLAS has at its peak,
-heap, arena and weights. Figures in brackets are 95 % confidence intervals; views of one photograph count as one sample.
+heap, arena and weights. Figures in brackets are 95 % confidence intervals; views of one photograph
+count as one sample.
 """
 
 
