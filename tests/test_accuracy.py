@@ -245,6 +245,15 @@ def test_a_metric_that_is_no_number_is_null(samples, tmp_path):
     assert CliRunner().invoke(accuracy, args, catch_exceptions=False).stdout == ""
 
 
+def test_labels_of_a_part_are_told(samples, tmp_path):
+    np.save(tmp_path / "more.npy", np.ones((2, 1, 50, 10), np.float32))
+    args = [str(KWS), "--board", "local", "--data", str(samples[0]), "--data",
+            str(tmp_path / "more.npy"), "--json"]  # fmt: skip
+    done = CliRunner().invoke(accuracy, args, catch_exceptions=False)
+    assert "note: 24 of 26 samples have labels, and none is used" in done.stderr
+    assert "top1" not in json.loads(done.stdout)["plans"]["float32"]
+
+
 def test_another_preprocessing_is_told(samples):
     args = [str(KWS), "--board", "local", "--data", str(samples[0]), "--half", "1",
             "--calibration", str(samples[1]), "--preprocess", "scale=2"]  # fmt: skip

@@ -101,7 +101,7 @@ def open_data(
     """
     if not paths:
         raise CodegenError(
-            "--data", "no data", "calibration needs samples of what the network will see",
+            "--data", "no data", "samples of what the network will see",
             "name a .npz, a .npy, or a folder of these or of images",
         )  # fmt: skip
     ports, steps = ports_of(inputs), parse_preprocess(preprocess)

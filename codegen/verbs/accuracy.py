@@ -98,6 +98,10 @@ def accuracy(
     data = open_data(paths, [graph.tensors[t] for t in graph.inputs], preprocess, half)
     wanted = parse_metrics(metrics, data.labels is not None)
     known = calibration_of(calibration, model_hash(model, pinned)) if calibration else None
+    labelled = sum(r.label is not None for r in data.rows)
+    if 0 < labelled < len(data):
+        said = f"note: {labelled} of {len(data)} samples have labels, and none is used"
+        click.echo(said, err=True)
     if known and known.data.preprocess != data.preprocess:
         click.echo(f"note: calibrated with --preprocess {known.data.preprocess!r}, these data are "
                    f"read with {data.preprocess!r}", err=True)  # fmt: skip
