@@ -38,7 +38,7 @@ execution order, own conversions and casts included, whatever it loses. Where th
 they are those of **int8** and **chosen**, where there are three sizes those of **float32**,
 **int8** and **chosen**; beside our arena stands what the program with OpenBLAS has at its peak,
 heap, arena and weights. Figures in brackets are 95 % confidence intervals; views of one photograph
-count as one sample.
+count as one sample. Where there are none, they were not computed.
 """
 
 
