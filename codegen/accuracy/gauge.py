@@ -15,7 +15,7 @@ from codegen.accuracy.scores import Outputs, group_numbers
 from codegen.board import Board, load_board
 from codegen.build import compile_verify
 from codegen.calibration.data import Batch, Data
-from codegen.calibration.record import Calibration, run_hash
+from codegen.calibration.record import SEEN, Calibration, run_hash
 from codegen.errors import CodegenError
 from codegen.pipeline import Generated
 from codegen.reference import Reference
@@ -159,7 +159,7 @@ def check_unseen(gauge: Gauge, calibration: Calibration, where: str) -> None:
     """CodegenError for samples of which the ranges were made: what a network loses is measured on
     others. (Files of old do not have them.)"""
     seen = set(calibration.data.seen)
-    known = sum(run_hash(b.inputs) in seen for b in gauge.batches)
+    known = sum(run_hash(b.inputs)[:SEEN] in seen for b in gauge.batches)
     if known > _DOUBLES * len(gauge.batches):
         raise CodegenError(
             where,

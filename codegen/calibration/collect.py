@@ -5,16 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from codegen.calibration.activations import Activations
-from codegen.calibration.data import Batch, Data
+from codegen.calibration.data import Data
 from codegen.calibration.histogram import Histogram
 from codegen.calibration.methods import all_ranges
 from codegen.calibration.outputs import with_output_ranges
-from codegen.calibration.record import OUTPUT, Calibration, DataRecord, check_method, run_hash
+from codegen.calibration.record import OUTPUT, SEEN, Calibration, DataRecord, check_method, run_hash
 from codegen.errors import CodegenError
 from codegen.graph import Graph
 from codegen.passes.quantise import PRODUCTS
@@ -72,8 +71,8 @@ def calibrate(
     of = len(chosen) * (2 if settings.method == OUTPUT else 1)  # the second half is a guess
     for batch in chain([first], batches):
         runs += 1
-        _hash(digest, batch)
         seen.append(run_hash(batch.inputs))
+        digest.update(seen[-1].encode())
         for name, value in activations.run(batch.inputs).items():
             if not np.isfinite(value).all():
                 lost.setdefault(name, f"NaN or infinity for sample {batch.samples[0]}")
@@ -89,7 +88,7 @@ def calibrate(
         settings.percentile,
         DataRecord(
             data.files, len(chosen), settings.seed, data.half, data.preprocess, digest.hexdigest(),
-            tuple(seen),
+            tuple(h[:SEEN] for h in seen),
         ),
         {n: all_ranges(h, settings.percentile) for n, h in histograms.items() if n not in lost},
         lost,
@@ -113,9 +112,3 @@ def _channel_sums(value: np.ndarray) -> np.ndarray:
 def _short(values: np.ndarray) -> list[float]:
     """To six digits, for the file."""
     return [float(f"{v:.6g}") for v in values]
-
-
-def _hash(digest: Any, batch: Batch) -> None:
-    for name, array in sorted(batch.inputs.items()):
-        digest.update(f"{name}{array.dtype}{array.shape}".encode())
-        digest.update(array.tobytes())

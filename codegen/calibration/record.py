@@ -31,7 +31,7 @@ _DATA = {
     "sha256": str, "seen": list,
 }  # fmt: skip
 _LARGEST = float(np.finfo(np.float32).max)
-_HASH = 12  # hexadecimal digits of one run's
+SEEN = 12  # hexadecimal digits that are kept of one run's hash
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class Range:
 @dataclass(frozen=True)
 class DataRecord:
     """What a network was calibrated on: base names of the files, how many samples were used, and
-    the SHA-256 of what the network read; `seen`: of each run (run_hash), none in files of old.
+    the SHA-256 of what the network read; `seen`: the beginning of each run's (run_hash), none in
+    files of old.
     `half`: which half of the data, None for all."""
 
     files: tuple[str, ...]
@@ -133,12 +134,12 @@ def _block(key: str, entries: Mapping[str, Any]) -> str:
 
 
 def run_hash(inputs: Mapping[str, np.ndarray]) -> str:
-    """Identity of what a network reads in one run, short."""
+    """Identity of what a network reads in one run: SHA-256."""
     digest = hashlib.sha256()
     for name, array in sorted(inputs.items()):
         digest.update(f"{name}{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:_HASH]
+    return digest.hexdigest()
 
 
 def _float32(value: float) -> float:
