@@ -22,7 +22,7 @@ from codegen.sources import write
 from codegen.toolchain import find_toolchain
 from codegen.types import DType
 from tests.kernel_cases import Trial, make_graph, plan_nodes, trials
-from tests.test_quantise import check_extremes
+from tests.test_quantise_extremes import check_extremes
 
 BOARD = "raspberry-pi-3b-plus"
 ROWS = [r for r in load_kernels().values() if r.params.get("in_order") and r.dtype == ("i8",)]
