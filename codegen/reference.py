@@ -17,7 +17,10 @@ def random_inputs(graph: Graph, seed: int) -> dict[str, np.ndarray]:
     """Normally distributed floats, small integers, any codes of int8, coin flips; the same for the
     same seed. Floats that a calibrated network rounds to codes are of all that these stand for."""
     rng = np.random.default_rng(seed)
-    coded = {n.inputs[0]: n for n in graph.nodes if n.op == "Quantize" and n.attrs.get("inverse")}
+    coded = {
+        n.inputs[0]: n for n in graph.nodes
+        if n.attrs.get("inverse") and all(graph.constants[k].size == 1 for k in n.inputs[1:])
+    }  # fmt: skip
     out = {}
     for name in graph.inputs:
         t = graph.tensors[name]
