@@ -37,8 +37,8 @@ _WHY = missing(A57) or (
 needs_tools = pytest.mark.skipif(bool(_WHY), reason=_WHY)
 
 # Of the sum over layers against the whole network. Measured on the virtual A57: +0.3 % with weights
-# in L2, +1.7 % with weights in memory.
-SUM_TOLERANCE = 0.02
+# in L2, +2.1 % with weights in memory: those of the network, 1.6 MiB, stay in part in 2 MiB of L2.
+SUM_TOLERANCE = 0.025
 # Of a candidate in one program against another program. What differs is what the branch predictor
 # remembers of the candidates before it. Measured: at most 0.9 % where loops are regular.
 ALONE_TOLERANCE = 0.02
