@@ -285,7 +285,7 @@ def _qconv_trials(row: Kernel) -> Iterator[Case]:
     for h, w, c, m in ((8, 8, 8, 16), (9, 7, 24, 16), (4, 37, 16, 32), (6, 6, 32, 16)):
         yield qconv_case((2, c, h, w), m, (3, 3), pads=(h % 4 and 1, 1, h % 2, w % 2))
     yield qconv_case((1, 64, 30, 30), 16, (3, 3), pads=(1, 1, 1, 1))
-    if "im2col" in row.name:  # depths in two parts and in five, tiles and what is left of them
+    if "im2col" in row.name:  # depths in several parts, tiles and what is left of them
         for c, m in ((2 * 144, 21), (5 * 128, 16)):
             yield qconv_case((1, c, 3, 5), m, (3, 3), pads=(1, 1, 1, 1))
     if "winograd" in row.name:  # weights in 3 and 6 parts, several blocks, what is left of tiles

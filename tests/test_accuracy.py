@@ -254,6 +254,16 @@ def test_labels_of_a_part_are_told(samples, tmp_path):
     assert "top1" not in json.loads(done.stdout)["plans"]["float32"]
 
 
+def test_a_calibration_that_does_not_say_its_samples_is_told(samples, tmp_path):
+    raw = json.loads(samples[1].read_text())
+    del raw["data"]["seen"]
+    (tmp_path / "old.json").write_text(json.dumps(raw))
+    args = [str(KWS), "--board", "local", "--data", str(samples[0]), "--half", "1", "--calibration"]
+    said = [CliRunner().invoke(accuracy, [*args, str(path)], catch_exceptions=False).stderr
+            for path in (tmp_path / "old.json", samples[1])]  # fmt: skip
+    assert ["does not say on which samples" in text for text in said] == [True, False]
+
+
 def test_another_preprocessing_is_told(samples):
     args = [str(KWS), "--board", "local", "--data", str(samples[0]), "--half", "1",
             "--calibration", str(samples[1]), "--preprocess", "scale=2"]  # fmt: skip

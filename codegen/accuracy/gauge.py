@@ -155,9 +155,17 @@ def native(generated: Generated, runner: Runner) -> Board | None:
     return here
 
 
+def not_known(calibration: Calibration | None) -> str:
+    """What to tell where it cannot be known of which samples the ranges were made; else empty."""
+    if calibration is None or calibration.data.seen:
+        return ""
+    return ("note: the calibration does not say on which samples it was made, so that they may be "
+            "among these data; calibrate again to have that checked")  # fmt: skip
+
+
 def check_unseen(gauge: Gauge, calibration: Calibration, where: str) -> None:
     """CodegenError for samples of which the ranges were made: what a network loses is measured on
-    others. (Files of old do not have them.)"""
+    others. A file of old has no hashes of them: not_known tells."""
     seen = set(calibration.data.seen)
     known = sum(run_hash(b.inputs)[:SEEN] in seen for b in gauge.batches)
     if known > _DOUBLES * len(gauge.batches):

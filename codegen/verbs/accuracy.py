@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from codegen.accuracy.gauge import Gauge, check_classes, check_unseen, gauge_of, judge
+from codegen.accuracy.gauge import Gauge, check_classes, check_unseen, gauge_of, judge, not_known
 from codegen.accuracy.metrics import Metric, need_classes, parse_metrics, table_of
 from codegen.accuracy.scores import Outputs
 from codegen.board import Board, load_board
@@ -106,6 +106,8 @@ def accuracy(
         click.echo(f"note: calibrated with --preprocess {known.data.preprocess!r}, these data are "
                    f"read with {data.preprocess!r}", err=True)  # fmt: skip
     jobs = _jobs(model, target, plans, pinned, calibration)
+    if said := not_known(known):
+        click.echo(said, err=True)
     with progress(quiet or as_json) as stage:
         stage("running the float model")
         gauge = gauge_of(model, pinned, data, samples, seed)

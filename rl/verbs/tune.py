@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as Rows
 
+from codegen.accuracy.gauge import not_known
 from codegen.board import Board, load_board
 from codegen.calibration.data import Data, open_data
 from codegen.errors import CodegenError
 from codegen.models.fetch import write_atomically
-from codegen.pipeline import Shapes, load_graph
+from codegen.pipeline import Shapes, calibration_of, load_graph, model_hash
 from codegen.pricing import PricingError, Settings, ready
 from codegen.run import Runner, pick_runner
 from codegen.store import Store, store_path
@@ -188,6 +189,10 @@ def tune(
         jobs, Selection(how=measure), timeout, parse_axes(pareto) if pareto else (),
         read_learnt(learnt), dtype, calibration, data, samples,
     )  # fmt: skip
+    if data and calibration:
+        known = calibration_of(calibration, model_hash(model, pinned))
+        if said := not_known(known):
+            click.echo(said, err=True)
     out = out or Path("build") / f"{model.stem}-{target.name}-tuned"
     _check_out(out)
     if tensorboard:

@@ -85,7 +85,7 @@ def _code(network: Network, board: Board, dtype: str, **options: Any) -> str:
     return digest.hexdigest()[:12]
 
 
-_SMALL = "in int8 packed weights are hardly larger than the network's by any plan"
+_SMALL = "in int8 the default plan's packed weights are hardly larger than the network's"
 
 
 def _engine(name: str, lacks: Mapping[str, str], **options: Any) -> Engine:
