@@ -6,20 +6,16 @@ import numpy as np
 import pytest
 
 from codegen.board import load_board
-from codegen.build import compile_library
 from codegen.builder import Builder
 from codegen.graph import Tensor
 from codegen.interpret import interpret
 from codegen.kernels import load_kernels, refusal
 from codegen.layer import layer_of
 from codegen.ops import integer
-from codegen.pipeline import finish
-from codegen.plan import Choice, Plan
+from codegen.plan import Choice
 from codegen.run import pick_runner
-from codegen.sources import write
-from codegen.toolchain import find_toolchain
 from codegen.types import DType
-from codegen.verify import Interface, infer
+from tests.computed import computed
 
 BOARD = load_board("local")
 OPS = {op.name: op for op in integer.OPS}
@@ -67,12 +63,7 @@ def test_extreme_values_are_exact(row, tmp_path):
         nodes[f"n{i}"] = Choice(row.name, "nhwc")
     graph = b.graph(list(inputs), outputs)
     assert not refusal(row, layer_of(graph, graph.nodes[0], "nhwc"), tuple(BOARD.isa))
-    generated = finish(graph, Plan(BOARD.name, "0" * 64, nodes), BOARD, "net")
-    write(generated.sources, tmp_path)
-    binary = compile_library(generated.sources, tmp_path, find_toolchain(BOARD))
-    assert not binary.error, binary.error
-    interface = Interface.of(generated.sources, generated.schedule)
-    got = infer(interface, binary.verify, pick_runner(BOARD), BOARD, [inputs])[0]
+    got = computed(graph, nodes, BOARD, pick_runner(BOARD), inputs, tmp_path)
     expected = interpret(graph, inputs)
     for name in outputs:
         np.testing.assert_array_equal(got[name].reshape(-1), expected[name].reshape(-1))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from codegen.board import load_board
-from codegen.build import compile_library
 from codegen.builder import Builder
 from codegen.errors import CodegenError
 from codegen.graph import Tensor
@@ -12,13 +11,11 @@ from codegen.interpret import interpret
 from codegen.kernels import candidates, load_kernels, refusal
 from codegen.layer import layer_of
 from codegen.ops.base import Case
-from codegen.pipeline import finish
-from codegen.plan import Choice, Plan
+from codegen.plan import Choice
 from codegen.run import pick_runner
-from codegen.sources import write
 from codegen.toolchain import find_toolchain
 from codegen.types import DType
-from codegen.verify import Interface, infer
+from tests.computed import computed
 from tests.kernel_cases import EMULATED, emulated_board, make_graph, trials
 
 BOARD = load_board("local")
@@ -91,12 +88,7 @@ def check_extremes(row, board, tmp_path):
         inputs[f"x{i}"], nodes[f"n{i}"] = value, Choice(row.name, "nhwc")
     graph = b.graph(list(inputs), outputs)
     assert not refusal(row, layer_of(graph, graph.nodes[0], "nhwc"), tuple(board.isa))
-    generated = finish(graph, Plan(board.name, "0" * 64, nodes), board, "net")
-    write(generated.sources, tmp_path)
-    binary = compile_library(generated.sources, tmp_path, find_toolchain(board))
-    assert not binary.error, binary.error
-    interface = Interface.of(generated.sources, generated.schedule)
-    got = infer(interface, binary.verify, pick_runner(board), board, [inputs])[0]
+    got = computed(graph, nodes, board, pick_runner(board), inputs, tmp_path)
     expected = interpret(graph, inputs)
     for name in outputs:
         np.testing.assert_array_equal(got[name].reshape(-1), expected[name].reshape(-1))
@@ -110,7 +102,7 @@ def test_codes_are_those_of_a_division(name, inverse, tmp_path):
     far beyond the codes; the board's division is one only in effect."""
     board = load_board(name)
     try:
-        toolchain = find_toolchain(board)
+        find_toolchain(board)
         runner = pick_runner(board, "" if name == "local" else "qemu")
     except CodegenError as e:
         pytest.skip(str(e))
@@ -133,12 +125,7 @@ def test_codes_are_those_of_a_division(name, inverse, tmp_path):
         outputs += b.add("Quantize", names, {"axis": 0, "inverse": inverse}, f"n{i}")
         inputs[f"x{i}"], nodes[f"n{i}"] = value, Choice("quantize_f32_neon", "nchw")
     graph = b.graph(list(inputs), outputs)
-    generated = finish(graph, Plan(board.name, "0" * 64, nodes), board, "net")
-    write(generated.sources, tmp_path)
-    binary = compile_library(generated.sources, tmp_path, toolchain)
-    assert not binary.error, binary.error
-    interface = Interface.of(generated.sources, generated.schedule)
-    got = infer(interface, binary.verify, runner, board, [inputs])[0]
+    got = computed(graph, nodes, board, runner, inputs, tmp_path)
     expected = interpret(graph, inputs)
     for t in outputs:
         np.testing.assert_array_equal(got[t].reshape(-1), expected[t].reshape(-1), t)
