@@ -17,6 +17,7 @@ from codegen.onnx_import import import_onnx
 from codegen.order import node_of
 from codegen.packed_size import weights_limit
 from codegen.passes import optimise
+from codegen.passes.dequantise import Twin, dequantise, is_quantised
 from codegen.passes.quantise import bits_of
 from codegen.plan import Plan, check_plan, read_plan
 from codegen.precision import check_dtype, compute_in, own_dtype
@@ -117,24 +118,49 @@ def computed_graph(
 ) -> tuple[Graph, str]:
     """The optimised graph in the element type in which it is computed, and that type: `dtype`, of
     which `where` tells, or int8 with a `calibration`, or the model's own; `bits`: which nodes are
-    in int8 (passes/quantise.py). CodegenError for a type that the board does not compute, and for
-    int8 without a calibration of this model."""
+    in int8 (passes/quantise.py; of a network that came quantised passes/dequantise.py).
+    CodegenError for a type that the board does not compute, and for int8 without a calibration of
+    this model, which did not come quantised either."""
     imported = import_onnx(model, shapes, name)
     chosen = dtype or (DType.I8.value if calibration else own_dtype(imported))
     check_dtype(chosen, board, where if dtype else str(model))
-    known = _ranges(calibration, chosen, model_hash(model, shapes), where)
+    if chosen == DType.I8.value and calibration is None:
+        return _as_it_came(imported, bits, where), chosen
+    known = _ranges(calibration, chosen, model_hash(model, shapes))
     ranged = (known.spans, bits, known.corrections) if known else ()
     return compute_in(imported, chosen, board, optimise, *ranged), chosen
 
 
-def _ranges(path: Path | None, dtype: str, sha: str, where: str) -> Calibration | None:
-    if (path is None) == (dtype != DType.I8.value):
-        return calibration_of(path, sha) if path else None
-    if path is None:
+def twin_of(imported: Graph) -> Twin | str | None:
+    """Of a network that came quantised the one in float32, or why there is none; None for others
+    (passes/dequantise.py)."""
+    if own_dtype(imported) != DType.F32.value:
+        return None
+    graph = optimise(imported)
+    return dequantise(imported, graph) if is_quantised(graph) else None
+
+
+def _as_it_came(imported: Graph, bits: Mapping[str, int] | None, where: str) -> Graph:
+    """A network that came quantised, of which all nodes, or those with `bits`, are in integers."""
+    twin = twin_of(imported)
+    if isinstance(twin, Twin):
+        return twin.quantised(bits)
+    if twin is None:
         raise CodegenError(
             where, "i8 without --calibration", "int8 needs the ranges of tensors",
             "make them with `codegen calibrate MODEL --data PATH`",
         )  # fmt: skip
+    raise CodegenError(
+        where, f"i8 layer by layer, but {twin}",
+        "a network that came quantised is computed as the file has it", "leave --dtype away",
+    )  # fmt: skip
+
+
+def _ranges(path: Path | None, dtype: str, sha: str) -> Calibration | None:
+    if path is None:
+        return None
+    if dtype == DType.I8.value:
+        return calibration_of(path, sha)
     raise CodegenError(
         "--calibration", f"{path} beside {dtype}", "ranges are for int8", "leave out one of them"
     )

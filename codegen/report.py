@@ -208,7 +208,7 @@ def verdict(report: Mapping[str, Any]) -> str:
     error = f"max error {report['max_abs_error']:.2e} (relative {report['max_rel_error']:.2e})"
     cosine = report.get("cosine_to_float")
     if report["verified"] and cosine is not None:
-        like = f"cosine to the float network's outputs on these inputs {cosine:.4f}"
+        like = f"cosine to what onnxruntime computes of the model on these inputs {cosine:.4f}"
         return f"verified against integer arithmetic on runner {report['runner']}: {error}; {like}"
     if report["verified"]:
         return f"verified against onnxruntime on runner {report['runner']}: {error}"

@@ -5,7 +5,7 @@ In a space of plans a tensor `t` may exist as it is in the network and, under th
 codes of int8 (passes/quantise.py makes the network that a plan stands for).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,6 +16,9 @@ from codegen.graph import Graph, Node, Tensor
 from codegen.kernels import candidates
 from codegen.layer import layer_of
 from codegen.layout import LAYOUTS
+from codegen.ops import OPS
+from codegen.ops.quantised import BITS
+from codegen.passes.dequantise import Twin
 from codegen.passes.quantise import bits_of, quantise
 from codegen.passes.scales import MOVES
 from codegen.precision import int8_rows
@@ -117,13 +120,32 @@ def codes_of(graph: Graph, board: Board, calibration: Calibration) -> Codes:
                 if rows:
                     loss = _loss(calibration, floats[node.name], bits)
                     found.append(Variant(bits, whole, node, frozenset(rows), loss))
-    tensors = {
-        coded(t.name): replace(t, name=coded(t.name), dtype=DType.I8)
-        for t in graph.tensors.values()
-        if t.name in spans and t.dtype == DType.F32 and t.name not in graph.constants
-    }
+    tensors = _coded(graph, spans)
     kept = {name: tuple(found) for name, found in variants.items()}
     return Codes(graph, board, kept, tensors, _casts(graph, tensors), made)
+
+
+def codes_as_they_came(twin: Twin, board: Board) -> Codes:
+    """What of a network that came quantised a board can compute in integers: all that the file has
+    so. What the outputs lose by it is the file's affair."""
+    whole = twin.quantised()
+    variants = {
+        n.name: (Variant(BITS, whole, n, frozenset(_rows(whole, n, board)), 0.0),)
+        for n in whole.nodes if n.name in twin.forms and not OPS[n.op].view
+    }  # fmt: skip
+    graph = twin.graph
+    tensors = _coded(graph, twin.scales)
+    casts = _casts(graph, tensors, inverse=False)
+    return Codes(graph, board, variants, tensors, casts, twin.quantised)
+
+
+def _coded(graph: Graph, names: Collection[str]) -> dict[str, Tensor]:
+    """The codes of those of the tensors that have any."""
+    return {
+        coded(t.name): replace(t, name=coded(t.name), dtype=DType.I8)
+        for t in graph.tensors.values()
+        if t.name in names and t.dtype == DType.F32 and t.name not in graph.constants
+    }
 
 
 def _loss(calibration: Calibration, node: Node, bits: int) -> float:
@@ -137,14 +159,14 @@ def _rows(graph: Graph, node: Node, board: Board) -> set[str]:
     return {r.name for x in LAYOUTS for r in candidates(layer_of(graph, node, x), board)}
 
 
-def _casts(graph: Graph, tensors: Mapping[str, Tensor]) -> Graph:
+def _casts(graph: Graph, tensors: Mapping[str, Tensor], inverse: bool = True) -> Graph:
     constants = {_SCALE: np.ones(1, np.float32), _ZERO: np.zeros(1, np.int8)}
     known = {name: Tensor(name, (1,), DType.of(value.dtype)) for name, value in constants.items()}
     nodes = []
     for name in tensors:
         source = other_form(name)
         known |= {name: tensors[name], source: graph.tensors[source]}
-        for x, y, op, attrs in ((source, name, "Quantize", {"axis": 0, "inverse": 1}),
+        for x, y, op, attrs in ((source, name, "Quantize", {"axis": 0, "inverse": int(inverse)}),
                                 (name, source, "Dequantize", {"axis": 0})):  # fmt: skip
             nodes.append(Node(cast_name(y), op, (x, _SCALE, _ZERO), (y,), attrs))
     return Graph(f"{graph.name} casts", (), (), tuple(nodes), known, constants)

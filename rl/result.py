@@ -57,6 +57,7 @@ def summary(request: Request, tuned: Tuned) -> dict[str, Any]:
         "interrupted": tuned.interrupted,
         "chosen": {"names": list(f.names), "plan_sha256": f.plan.sha256, **_figures(tuned, f)},
         "why": why(tuned),
+        **({"as_it_came": tuned.as_it_came} if tuned.as_it_came else {}),
         "finalists": [_finalist(tuned, x) for x in tuned.finalists],
         "dropped": _dropped(request, tuned),
         "curve": _thinned(tuned.found.curve),

@@ -12,6 +12,8 @@ from codegen.board import Board
 from codegen.graph import Graph
 from codegen.groups import regroup
 from codegen.memory import allocate
+from codegen.onnx_import import import_onnx
+from codegen.passes.dequantise import Twin
 from codegen.pipeline import (
     Generated,
     calibration_of,
@@ -19,6 +21,7 @@ from codegen.pipeline import (
     finish,
     generate,
     model_hash,
+    twin_of,
 )
 from codegen.plan import Plan
 from codegen.pricing import Settings, plan_parts, warm_weights
@@ -28,11 +31,12 @@ from codegen.schedule import lower
 from codegen.signature import Signature
 from codegen.store import Store
 from codegen.toolchain import Toolchain
+from codegen.types import DType
 from rl.agents import Found, Problem, make_agent
 from rl.asked import check
 from rl.assignment import Choices, plan_of
 from rl.choice import Judge, choose, milliseconds
-from rl.codes import Codes, codes_of
+from rl.codes import Codes, codes_as_they_came, codes_of
 from rl.correction import predicted
 from rl.exact import Optimum, optimum
 from rl.finalists import Contest, Finalist, run_contest
@@ -72,7 +76,8 @@ class Tuned:
     """What came out. `chosen` is the best finalist within the limits; `gap` is by how much the
     agent's plan is worse than the exact optimum, by the table and goal (0.01 = 1 %). `rounds` of
     measuring, `stable`: the last one proposed nothing new. `interrupted`: the user ended it.
-    `rejected`: why finalists do not keep the limits on all of the data, by their identity."""
+    `rejected`: why finalists do not keep the limits on all of the data, by their identity.
+    `as_it_came`: why no layer of a network that came quantised may be in float32."""
 
     chosen: Finalist
     finalists: tuple[Finalist, ...]
@@ -87,6 +92,7 @@ class Tuned:
     stable: bool
     interrupted: bool
     rejected: Mapping[str, str]
+    as_it_came: str = ""
 
     @property
     def gap(self) -> float | None:
@@ -102,12 +108,12 @@ def tune(request: Request, tools: Tools) -> Tuned:
     agent = make_agent(request.agent)
     check(request, tools.checker)
     tools.stage("importing")
-    graph, dtype = computed_graph(request.model, request.board, request.shapes, dtype=request.dtype)
+    twin = _twin(request)
+    graph, dtype, codes = _typed(request, twin)
     sha = model_hash(request.model, request.shapes)
     as_plan = partial(plan_of, model_sha256=sha, dtype=dtype)
-    codes = codes_for(request, graph)
     gauge = _gauge(request, tools)
-    defaults = _defaults(request)
+    defaults = _defaults(request, dtype)
     interrupts = Interrupts()
     priced = _price(request, tools, graph, codes, defaults, interrupts)
     space = build_space(graph, request.board, priced.table, codes)
@@ -162,7 +168,7 @@ def tune(request: Request, tools: Tools) -> Tuned:
     return Tuned(
         chosen, tuple(contest.finalists.values()), space, priced, found, best, goal,
         contest.learnt, tuple(contest.wrong), rounds, stable, interrupts.stopped(),
-        contest.rejected,
+        contest.rejected, twin if isinstance(twin, str) else "",
     )  # fmt: skip
 
 
@@ -211,10 +217,9 @@ def _thinned(points: list[Point]) -> list[Point]:
     return [points[i] for i in sorted(at)]
 
 
-def _defaults(request: Request) -> dict[str, Generated]:
+def _defaults(request: Request, dtype: str) -> dict[str, Generated]:
     """The plan of `codegen build` and, where digits count, careful ones."""
-    make = partial(generate, request.model, request.board, None, request.shapes,
-                   dtype=request.dtype)  # fmt: skip
+    make = partial(generate, request.model, request.board, None, request.shapes, dtype=dtype)
     made = {"default": make()}
     made |= {f"default, careful {n}": make(careful=n) for n in levels(request)}
     if request.calibration:
@@ -222,12 +227,23 @@ def _defaults(request: Request) -> dict[str, Generated]:
     return made
 
 
-def codes_for(request: Request, graph: Graph) -> Codes | None:
-    """What may be in int8; None without a calibration."""
-    if request.calibration is None:
+def _twin(request: Request) -> Twin | str | None:
+    """Of a network that came quantised the one in float32, if layers may be in either type."""
+    if request.dtype or request.calibration or request.exactness:
         return None
-    sha = model_hash(request.model, request.shapes)
-    return codes_of(graph, request.board, calibration_of(request.calibration, sha))
+    return twin_of(import_onnx(request.model, request.shapes))
+
+
+def _typed(request: Request, twin: Twin | str | None) -> tuple[Graph, str, Codes | None]:
+    """The network, the type of its plans, and what of it may be in int8."""
+    board, shapes = request.board, request.shapes
+    if isinstance(twin, Twin):
+        return twin.graph, DType.I8.value, codes_as_they_came(twin, board)
+    graph, dtype = computed_graph(request.model, board, shapes, dtype=request.dtype)
+    if request.calibration is None:
+        return graph, dtype, None
+    known = calibration_of(request.calibration, model_hash(request.model, shapes))
+    return graph, dtype, codes_of(graph, board, known)
 
 
 def _gauge(request: Request, tools: Tools) -> Gauge | None:

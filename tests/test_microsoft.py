@@ -17,7 +17,7 @@ from codegen.ops.base import Case
 from codegen.passes.quantise import PRODUCTS
 from codegen.pipeline import load_graph
 from codegen.types import DType
-from tests.test_integers import MODELS, Samples, reference
+from tests.quantised_cases import MODELS, Samples, reference
 
 CASES = [(op, i) for op in microsoft.OPS for i in range(len(op.cases))]
 

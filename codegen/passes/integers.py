@@ -16,12 +16,14 @@ import numpy as np
 from codegen.graph import Activation, Graph, Node
 from codegen.interpret import evaluate_node, wide
 from codegen.ops.quantised import BITS
+from codegen.passes.cleanup import drop_dead
 from codegen.passes.edit import Edit
 from codegen.passes.integer_forms import FORMS, integer_form
 from codegen.passes.quantise import PRODUCTS, product_constants, sums_fit
 from codegen.passes.scales import BOUNDS, MOVES, Scale, Span, moved_values
 from codegen.types import DType
 
+BORDERS = ("Quantize", "Dequantize")
 _SUMS = ("Add", "Add2")
 _MOVED = ("Dequantize", "Reshape", "Transpose")  # between a constant and who reads it
 _CENTRE = 128  # of the codes of uint8
@@ -41,6 +43,17 @@ def integer_products(graph: Graph) -> Graph:
     _cancel(edit)
     _fold(edit)
     return edit.graph()
+
+
+def scales_in(graph: Graph) -> dict[str, Scale]:
+    """Of a network as it was read, the scale of what stands between its Quantize and Dequantize
+    nodes, by tensor: those with one scale, and int8 as `integer_products` has them."""
+    edit, out = Edit(drop_dead(graph)), {}
+    _sign(edit)
+    for node in edit.nodes:
+        if at := _scale(edit, node, node.op):
+            out[node.outputs[0] if node.op == "Quantize" else node.inputs[0]] = at
+    return out
 
 
 def _sign(edit: Edit) -> None:
@@ -69,7 +82,7 @@ def _sign(edit: Edit) -> None:
 def _scale(edit: Edit, node: Node | None, op: str) -> Scale | None:
     """The scale and zero point of a node between reals and int8, one for the whole tensor; None
     for anything else."""
-    if node is None or node.op != op:
+    if node is None or node.op != op or op not in BORDERS:
         return None
     scale, zero = (edit.constants.get(t) for t in node.inputs[1:])
     if scale is None or zero is None or scale.size * zero.size != 1 or zero.dtype != np.int8:

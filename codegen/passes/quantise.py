@@ -20,8 +20,7 @@ from codegen.errors import CodegenError
 from codegen.graph import Graph, Node
 from codegen.ops import OPS
 from codegen.ops.quantised import BITS
-from codegen.passes.cleanup import drop_dead
-from codegen.passes.edit import Edit
+from codegen.passes.borders import Borders
 from codegen.passes.integer_forms import integer_form
 from codegen.passes.scales import (
     BOUNDS,
@@ -62,66 +61,24 @@ def quantise(graph: Graph, spans: Mapping[str, Span], able: Able,
     run = _Quantising(graph, spans, able, bits, corrections)
     for node in graph.nodes:
         run.node(node)
-    run.outputs()
-    run.edit.nodes = run.nodes
-    return drop_dead(run.edit.graph())
+    return run.network()
 
 
-class _Quantising:
-    """The graph so far, and under which names its tensors are there as codes and as reals."""
+class _Quantising(Borders):
+    """What becomes integers, and how."""
 
     def __init__(self, graph: Graph, spans: Mapping[str, Span], able: Able,
                  bits: Mapping[str, int] | None, corrections: Corrections):  # fmt: skip
-        self.graph, self.able, self.bits, self.corrections = graph, able, bits, corrections
-        self.edit = Edit(graph)
-        self.nodes: list[Node] = []
-        self.scales = scales_of(graph, spans)
-        self.codes: dict[str, str] = {}
+        super().__init__(graph, scales_of(graph, spans))
+        self.able, self.bits, self.corrections = able, bits, corrections
         self.readers: dict[str, list[Node]] = {}
         for node in graph.nodes:
             for t in node.reads:
                 self.readers.setdefault(t, []).append(node)
-        self.reals = {*graph.inputs, *graph.constants}
 
     def node(self, node: Node) -> None:
         if not (self.product(node) or self.move(node) or self.form(node)):
-            self.nodes += [*self.read(node), node]
-            self.reals |= set(node.outputs)
-
-    def read(self, node: Node) -> list[Node]:
-        """What a node in float32 needs first."""
-        return [n for t in node.reads for n in self.real(t)]
-
-    def real(self, name: str) -> list[Node]:
-        """The nodes that make a tensor real, if it is not."""
-        if name in self.reals:
-            return []
-        self.reals.add(name)
-        scale, zero = self.border(name)
-        return [Node(f"{name}/dequantize", "Dequantize", (self.codes[name], scale, zero), (name,),
-                     {"axis": 0})]  # fmt: skip
-
-    def code(self, name: str) -> str:
-        """The tensor as codes."""
-        if name not in self.codes:
-            target = self.coded(name)
-            self.nodes.append(Node(f"{name}/quantize", "Quantize", (name, *self.border(name)),
-                                   (target,), {"axis": 0, "inverse": 1}))  # fmt: skip
-        return self.codes[name]
-
-    def coded(self, name: str) -> str:
-        """A new tensor for the codes of a tensor."""
-        shape = self.graph.tensors[name].shape
-        self.codes[name] = self.edit.tensor(f"{name}_i8", shape, DType.I8)
-        return self.codes[name]
-
-    def border(self, name: str) -> tuple[str, str]:
-        """Scale and zero point as constants."""
-        at = self.scales[name]
-        return (
-            self.edit.constant(f"{name}_scale", np.array(at.scale, np.float32)),
-            self.edit.constant(f"{name}_zero", np.array(at.zero, np.int8)),
-        )
+            self.real_node(node)
 
     def chosen(self, node: Node) -> bool:
         """May it be in int8?"""
@@ -248,10 +205,6 @@ class _Quantising:
         inputs = (*(self.code(t) for t in form.values), *names)
         self.nodes.append(replace(asked, inputs=inputs, outputs=self.written(asked)))
         return True
-
-    def outputs(self) -> None:
-        for name in self.graph.outputs:
-            self.nodes += self.real(name)
 
 
 def is_product(graph: Graph, node: Node, scales: Scales) -> bool:

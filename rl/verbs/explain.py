@@ -49,7 +49,7 @@ def _type(row: Mapping[str, Any]) -> str:
     """Of a layer in int8: the width of its weights, and what the outputs lose by it."""
     if not row.get("bits"):
         return ""
-    lost = "" if row["loss"] is None else f", loss {row['loss']:.1e}"
+    lost = "" if not row["loss"] else f", loss {row['loss']:.1e}"
     return f" ({row['bits']}-bit weights{lost})"
 
 

@@ -313,6 +313,8 @@ def _show(result: dict[str, Any], quiet: bool, verbose: bool, tuned: Tuned) -> N
         lost = f"{lost} of top-1 lost, " if lost else ""
         show.print(f"on {best['samples']} samples the chosen plan: {lost}{same} agreement, "
                    f"cosine {cosine}", markup=False)  # fmt: skip
+    if "as_it_came" in result:
+        show.print(f"no layer was tried in float32: {result['as_it_came']}", markup=False)
     if result["why"]:
         show.print(result["why"])
     if verbose:

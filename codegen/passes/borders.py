@@ -1,0 +1,69 @@
+"""A network of which some nodes compute reals and others codes, in the making: a Quantize stands
+where a node of codes meets reals, a Dequantize where one of reals meets codes."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from codegen.graph import Graph, Node
+from codegen.passes.cleanup import drop_dead
+from codegen.passes.edit import Edit
+from codegen.passes.scales import Scale
+from codegen.types import DType
+
+
+class Borders:
+    """The nodes so far of what `graph`, in float32, becomes, and under which names its tensors are
+    there as codes and as reals. `scales` are of the codes of its tensors; `inverse`: codes are
+    made by multiplication (ops/quantised.py)."""
+
+    def __init__(self, graph: Graph, scales: Mapping[str, Scale], inverse: bool = True):
+        self.graph, self.scales, self.inverse = graph, scales, inverse
+        self.edit = Edit(graph)
+        self.nodes: list[Node] = []
+        self.codes: dict[str, str] = {}
+        self.reals = {*graph.inputs, *graph.constants}
+
+    def real_node(self, node: Node) -> None:
+        """A node as it is, and what it needs first."""
+        self.nodes += [*(n for t in node.reads for n in self.real(t)), node]
+        self.reals |= set(node.outputs)
+
+    def real(self, name: str) -> list[Node]:
+        """The nodes that make a tensor real, if it is not."""
+        if name in self.reals:
+            return []
+        self.reals.add(name)
+        scale, zero = self.border(name)
+        return [Node(f"{name}/dequantize", "Dequantize", (self.codes[name], scale, zero), (name,),
+                     {"axis": 0})]  # fmt: skip
+
+    def code(self, name: str) -> str:
+        """The tensor as codes."""
+        if name not in self.codes:
+            target = self.coded(name)
+            attrs = {"axis": 0, "inverse": int(self.inverse)}
+            self.nodes.append(Node(f"{name}/quantize", "Quantize", (name, *self.border(name)),
+                                   (target,), attrs))  # fmt: skip
+        return self.codes[name]
+
+    def coded(self, name: str) -> str:
+        """A new tensor for the codes of a tensor."""
+        shape = self.graph.tensors[name].shape
+        self.codes[name] = self.edit.tensor(f"{name}_i8", shape, DType.I8)
+        return self.codes[name]
+
+    def border(self, name: str) -> tuple[str, str]:
+        """Scale and zero point as constants."""
+        at = self.scales[name]
+        return (
+            self.edit.constant(f"{name}_scale", np.array(at.scale, np.float32)),
+            self.edit.constant(f"{name}_zero", np.array(at.zero, np.int8)),
+        )
+
+    def network(self) -> Graph:
+        """The whole, with outputs as reals."""
+        for name in self.graph.outputs:
+            self.nodes += self.real(name)
+        self.edit.nodes = self.nodes
+        return drop_dead(self.edit.graph())
