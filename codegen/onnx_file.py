@@ -334,19 +334,19 @@ def with_inputs(model: ModelProto, given: Mapping[str, DType]) -> None:
     for node in reversed(model.graph.node):
         if needed.intersection(node.output):
             kept.append(node)
-            needed.update(_read(node))
+            needed.update(reads_of(node))
     del model.graph.node[:]
     model.graph.node.extend(reversed(kept))
 
 
-def _read(node: NodeProto) -> Iterator[str]:
+def reads_of(node: NodeProto) -> Iterator[str]:
     """What a node reads, in its subgraphs, too."""
     yield from node.input
     for attr in node.attribute:
         for graph in (attr.g, *attr.graphs):
             yield from (o.name for o in graph.output)
             for inner in graph.node:
-                yield from _read(inner)
+                yield from reads_of(inner)
 
 
 def with_outputs(model: ModelProto, names: Sequence[str]) -> tuple[str, ...]:

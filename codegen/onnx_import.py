@@ -39,13 +39,17 @@ def import_onnx(
 
 
 def _import(path: Path, shapes: Mapping[str, Sequence[int]], name: str) -> Graph:
-    model = pin_shapes(read_model(path), path, shapes)
-    graph = translate(_simplify(model, path), path, name or path.stem)
+    graph = translate(read_simplified(path, shapes), path, name or path.stem)
     if not graph.outputs:
         raise CodegenError(
             str(path), "the model has no outputs", "a network needs one", "export it again"
         )
     return graph
+
+
+def read_simplified(path: Path, shapes: Mapping[str, Sequence[int]]) -> ModelProto:
+    """The model as it is translated, with `shapes`."""
+    return _simplify(pin_shapes(read_model(path), path, shapes), path)
 
 
 def _simplify(model: ModelProto, path: Path) -> ModelProto:

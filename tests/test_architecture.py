@@ -15,7 +15,8 @@ ORDER = [
     "cycle_model", "board", "ops.base", "ops.conv", "ops", "builder", "interpret", "onnx_file",
     "calibration.weights", "calibration.corrections", "calibration.record",
     "calibration.histogram", "calibration.methods",
-    "onnx_import", "passes", "models", "groups", "kernels", "layout", "layer", "precision",
+    "onnx_import", "onnx_equalise", "passes", "models", "groups", "kernels", "layout", "layer",
+    "precision",
     "signature", "recorded", "tile_order", "int8_order", "block_order",
     "int8_depthwise_order", "int8_winograd_order",
     "winograd", "winograd_lines", "winograd_blocks", "strassen", "exactness", "half_blocks",
@@ -33,7 +34,7 @@ ORDER = [
 
 # outside library -> the modules that may import it
 DOORS = {
-    "onnx": {"onnx_file", "onnx_import", "models", "peers"},
+    "onnx": {"onnx_file", "onnx_import", "onnx_equalise", "models", "peers"},
     "onnxsim": {"onnx_import", "models"},
     "onnxruntime": {"reference", "peers"},
     "jinja2": {"emit"},

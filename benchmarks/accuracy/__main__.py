@@ -31,7 +31,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=0, help="programs at once; 0: one per core")
     parser.add_argument("--samples", type=int, default=5000, help="on which plans are judged")
     parser.add_argument("--methods", action="store_true",
-                        help="compare ways of finding ranges instead, on the developer's machine")
+                        help="compare ways of finding ranges instead, on the developer's machine; "
+                        "what methods.json has is kept")
     parser.add_argument("--keep", type=Path, metavar="DIR",
                         help="samples and calibrations stay there, and are used again")  # fmt: skip
     options = parser.parse_args()
@@ -43,8 +44,8 @@ def main() -> None:
                 made = prepare(model_of(name), folder)
                 print(f"{name}: calibrated ({time.monotonic() - start:.0f} s)", flush=True)
                 if options.methods:
-                    start = time.monotonic()
-                    _record(METHODS_FILE, name, compare(made, options.samples))
+                    start, known = time.monotonic(), load(METHODS_FILE).get(name, {})
+                    _record(METHODS_FILE, name, compare(made, options.samples, known))
                     print(f"{name}: methods ({time.monotonic() - start:.0f} s)", flush=True)
                     continue
                 for core in options.core.split(","):

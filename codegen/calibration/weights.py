@@ -10,6 +10,7 @@ import numpy as np
 
 _DAMPING = 0.01  # of the mean diagonal of the Hessian, as in GPTQ
 _BLOCK = 64  # columns that are rounded before the error goes on to all others
+DEAD = 1e-4  # of the largest channel's range
 _LEAST_SCALE = np.finfo(np.float32).tiny
 
 
@@ -46,28 +47,13 @@ def equalise(
 
     The network computes the same if what is between satisfies f(s x) = s f(x) for s > 0: nothing,
     Relu, LeakyRelu, PRelu, pooling; not Clip with a maximum. Nagel et al. 2019, arXiv:1906.04721,
-    equation 11: s = sqrt(r1 r2) / r2, with r the largest magnitudes. A channel that is zero in
-    either stays as it is.
+    equation 11: s = sqrt(r1 r2) / r2, with r the largest magnitudes. A channel that is as good as
+    zero in either stays as it is: training leaves such weights, and biases that are not.
     """
     r1, r2 = _output_ranges(w1), _input_ranges(w2, groups)
-    used = (r1 > 0) & (r2 > 0)
+    used = (r1 > DEAD * r1.max(initial=0.0)) & (r2 > DEAD * r2.max(initial=0.0))
     s = np.sqrt(r1 / np.where(used, r2, 1.0), out=np.ones_like(r1), where=used)
     return w1 / _per_output(s, w1), _scale_inputs(w2, s, groups), s
-
-
-def equalise_depthwise(
-    w1: np.ndarray, depthwise: np.ndarray, w2: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The same for three in a row, the middle one depthwise [C, 1, kh, kw], as in an inverted
-    bottleneck: (w1 / s, depthwise * s / t, w2 * t, s [C], t [C]); the first bias must be divided
-    by s, the depthwise one's by t. All three then have the range cbrt(r1 r2 r3) per channel,
-    which is what equalising the pairs in turn tends to (Nagel et al. 2019, section 4.1)."""
-    r1, r2, r3 = _output_ranges(w1), _output_ranges(depthwise), _input_ranges(w2, 1)
-    used = (r1 > 0) & (r2 > 0) & (r3 > 0)
-    mean = np.cbrt(np.where(used, r1 * r2 * r3, 1.0))
-    s, t = np.where(used, r1 / mean, 1.0), np.where(used, mean / np.where(used, r3, 1.0), 1.0)
-    middle = depthwise * _per_output(s / t, depthwise)
-    return w1 / _per_output(s, w1), middle, _scale_inputs(w2, t, 1), s, t
 
 
 def _output_ranges(w: np.ndarray) -> np.ndarray:

@@ -20,7 +20,8 @@ from codegen.calibration.rounding import Gains, with_rounding
 from codegen.calibration.sensitivity import with_sensitivity
 from codegen.errors import CodegenError
 from codegen.models.fetch import write_atomically
-from codegen.pipeline import load_graph, model_hash
+from codegen.onnx_equalise import Equalised, equalised
+from codegen.pipeline import Shapes, load_graph, model_hash
 from codegen.verbs.options import (
     JSON,
     MODEL,
@@ -80,6 +81,13 @@ from codegen.verbs.progress import counted
     "same `group` in a .npz are in the same half.",
 )
 @click.option(
+    "--equalise",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="First make the channels of layers that follow each other alike in range; write that "
+    "network, which computes the same, to FILE (.onnx) and calibrate it in place of MODEL.",
+)
+@click.option(
     "--round-weights",
     is_flag=True,
     help="Also round weights of fewer than 8 bits, not to the nearest, but so that what each layer "
@@ -112,6 +120,7 @@ def calibrate(
     samples: int,
     seed: int,
     half: int | None,
+    equalise: Path | None,
     round_weights: bool,
     sensitivity: int,
     shapes: tuple[str, ...],
@@ -130,7 +139,12 @@ def calibrate(
     pinned = parse_shapes(shapes)
     graph = load_graph(model, pinned)
     data = open_data(paths, [graph.tensors[t] for t in graph.inputs], preprocess, half)
-    _check_out(out)
+    _check_out(out, "--out")
+    made: Equalised | None = None
+    if equalise:
+        made = _equalise(model, pinned, equalise)
+        model = equalise
+        graph = load_graph(model, pinned)
     lost = _lost(out, model_hash(model, pinned), round_weights, bool(sensitivity))
     with counted(quiet, "calibrating") as progress:
         found = run(model, graph, data, settings, pinned, progress)
@@ -141,7 +155,7 @@ def calibrate(
     if sensitivity:
         with counted(quiet, "layers one by one") as progress:
             found = with_sensitivity(found, model, graph, data, sensitivity, pinned, progress)
-    _write(out, found.to_json())
+    _write(out, found.to_json().encode(), "--out")
     show = console(quiet)
     if found.data.samples < FEW:
         show.print(
@@ -160,9 +174,13 @@ def calibrate(
         click.echo(found.to_json(), nl=False)
         return 0
     if verbose:
+        print_rows(_pairs(made))
         print_rows(_rows(found))
         print_rows(_gained(gains))
         print_rows(_losses(found))
+    if made:
+        show.print(f"{len(made.pairs)} pair(s) of layers equalised in {equalise}: build, tune and "
+                   "judge that file", markup=False)  # fmt: skip
     rounded = f", weights of {len(found.rounding)} layer(s) rounded" if round_weights else ""
     show.print(
         f"{model.name}: {len(found.tensors)} tensors over {found.data.samples} sample(s), "
@@ -171,12 +189,24 @@ def calibrate(
     return 0
 
 
-def _check_out(out: Path) -> None:
+def _equalise(model: Path, shapes: Shapes, out: Path) -> Equalised:
+    """Write the network with its channels alike."""
+    _check_out(out, "--equalise")
+    if out.exists() and out.samefile(model):
+        raise CodegenError(
+            "--equalise", f"{out} is the model itself", "another file", "choose another name"
+        )
+    made = equalised(model, shapes)
+    _write(out, made.model.SerializeToString(), "--equalise")
+    return made
+
+
+def _check_out(out: Path, option: str) -> None:
     """Before the work."""
     folder = next(p for p in out.absolute().parents if p.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise CodegenError(
-            "--out", f"{out} cannot be written ({folder} is no folder that can be written to)",
+            option, f"{out} cannot be written ({folder} is no folder that can be written to)",
             "a file in a writable folder", "choose another",
         )  # fmt: skip
 
@@ -192,14 +222,25 @@ def _lost(out: Path, sha256: str, rounding: bool, sensitivity: bool) -> str:
     return " and ".join(n for n, gone in had if gone and before.model_sha256 == sha256)
 
 
-def _write(out: Path, text: str) -> None:
+def _write(out: Path, data: bytes, option: str) -> None:
     try:
-        write_atomically(out, text.encode())
+        write_atomically(out, data)
     except OSError as e:
         raise CodegenError(
-            "--out", f"{out} cannot be written ({e.strerror})", "a file in a writable folder",
+            option, f"{out} cannot be written ({e.strerror})", "a file in a writable folder",
             "choose another",
         ) from None  # fmt: skip
+
+
+def _pairs(made: Equalised | None) -> list[dict[str, str]]:
+    """Which products were equalised, and why others were not."""
+    if made is None:
+        return []
+    ranges = [{"equalised": f"{p.first} and {p.second}",
+               "largest channel / smallest": f"{p.before:.3g} -> {p.after:.3g}"}
+              for p in made.pairs]  # fmt: skip
+    return [*ranges, *({"equalised": f"not {name}", "largest channel / smallest": why}
+                       for name, why in made.left.items())]  # fmt: skip
 
 
 def _gained(gains: Gains) -> list[dict[str, str]]:
