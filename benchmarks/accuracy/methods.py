@@ -144,7 +144,7 @@ def _onnxruntime(made: Prepared, data: Data, gauge: Gauge) -> Outputs:
         session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
     names = [o.name for o in session.get_outputs()]
     return outputs_of([
-        dict(zip(names, session.run(None, dict(b.inputs)), strict=True)) for b in gauge.batches
+        dict(zip(names, session.run(None, dict(x)), strict=True)) for x in gauge.inputs()
     ])  # fmt: skip
 
 

@@ -3,10 +3,9 @@ does."""
 
 import hashlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from codegen.accuracy.scores import Outputs, group_numbers
 from codegen.board import Board, load_board
 from codegen.build import compile_verify
-from codegen.calibration.data import Batch, Data
+from codegen.calibration.data import Data
 from codegen.calibration.record import SEEN, Calibration, run_hash
 from codegen.errors import CodegenError
 from codegen.pipeline import Generated
@@ -31,32 +30,29 @@ _RUNS = 2  # at once, where the board is this machine's emulator
 
 @dataclass(frozen=True)
 class Gauge:
-    """`batches` are what the runs read; `labels` [n] or None; `groups` [n]: numbers of what is not
-    independent of each other; `floats`: what onnxruntime computes of them."""
+    """`chosen` samples of `data`, which are read again for each plan. `seen`: the beginning of each
+    one's hash; `labels` [n] or None; `groups` [n]: numbers of what is not independent of each
+    other; `floats`: what onnxruntime computes of them; `digest`: identity of all that."""
 
-    batches: tuple[Batch, ...]
+    data: Data
+    chosen: tuple[int, ...]
+    seen: tuple[str, ...]
     labels: np.ndarray | None
     groups: np.ndarray
     floats: Outputs
+    digest: str
 
     def __len__(self) -> int:
-        return len(self.floats)
+        return len(self.chosen)
 
     @property
     def independent(self) -> int:
         """How many of the samples are independent of each other."""
         return len(set(self.groups.tolist()))
 
-    @cached_property
-    def digest(self) -> str:
-        """Identity of the samples, their labels and what the float model makes of them."""
-        hashed = hashlib.sha256()
-        for batch in self.batches:
-            for name, value in sorted(batch.inputs.items()):
-                hashed.update(name.encode() + np.ascontiguousarray(value).tobytes())
-        hashed.update(self.floats.whole.tobytes())
-        hashed.update(b"" if self.labels is None else self.labels.tobytes())
-        return hashed.hexdigest()[:16]
+    def inputs(self, part: slice = slice(None)) -> Iterator[Mapping[str, np.ndarray]]:
+        """What the runs over a part of the samples read."""
+        return (b.inputs for b in self.data.batches(self.chosen[part]))
 
 
 def gauge_of(
@@ -70,12 +66,19 @@ def gauge_of(
             "pin the batch to 1 with --shape",
         )  # fmt: skip
     chosen = data.choose(samples, seed)
-    batches = tuple(data.batches(chosen))
-    reference = Reference(model, shapes)
-    results = [reference.run(b.inputs) for b in batches]
+    reference, results, seen = Reference(model, shapes), [], []
+    digest = hashlib.sha256()
+    for batch in data.batches(chosen):
+        results.append(reference.run(batch.inputs))
+        seen.append(run_hash(batch.inputs)[:SEEN])
+        for name, value in sorted(batch.inputs.items()):
+            digest.update(name.encode() + np.ascontiguousarray(value).tobytes())
+    floats = outputs_of(results)
+    digest.update(floats.whole.tobytes())
     labels = None if data.labels is None else data.labels[list(chosen)]
-    groups = [data.rows[i].group for i in chosen]
-    return Gauge(batches, labels, group_numbers(groups), outputs_of(results))
+    digest.update(b"" if labels is None else labels.tobytes())
+    groups = group_numbers([data.rows[i].group for i in chosen])
+    return Gauge(data, chosen, tuple(seen), labels, groups, floats, digest.hexdigest()[:16])
 
 
 def check_classes(gauge: Gauge, where: str) -> None:
@@ -110,11 +113,10 @@ def run_plan(
     """What the compiled library computes; why it cannot be run, where it cannot."""
     one = sum(t.bytes for t in interface.inputs)
     step = max(1, _CHUNK // max(1, one))
-    chunks = [gauge.batches[i : i + step] for i in range(0, len(gauge.batches), step)]
+    chunks = [slice(i, i + step) for i in range(0, len(gauge), step)]
 
-    def run(chunk: Sequence[Batch]) -> list[dict[str, np.ndarray]]:
-        inputs = [b.inputs for b in chunk]
-        return infer(interface, program, runner, board, inputs, timeout_s)
+    def run(chunk: slice) -> list[dict[str, np.ndarray]]:
+        return infer(interface, program, runner, board, list(gauge.inputs(chunk)), timeout_s)
 
     try:
         with ThreadPoolExecutor(1 if runner.name == "ssh" else _RUNS) as pool:
@@ -167,11 +169,11 @@ def check_unseen(gauge: Gauge, calibration: Calibration, where: str) -> None:
     """CodegenError for samples of which the ranges were made: what a network loses is measured on
     others. A file of old has no hashes of them: not_known tells."""
     seen = set(calibration.data.seen)
-    known = sum(run_hash(b.inputs)[:SEEN] in seen for b in gauge.batches)
-    if known > _DOUBLES * len(gauge.batches):
+    known = sum(s in seen for s in gauge.seen)
+    if known > _DOUBLES * len(gauge):
         raise CodegenError(
             where,
-            f"{known} of {len(gauge.batches)} samples were calibrated on",
+            f"{known} of {len(gauge)} samples were calibrated on",
             "data that the calibration has not seen",
             "calibrate with --half 0 and measure with --half 1, or give other data",
         )
