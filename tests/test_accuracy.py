@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -219,6 +220,38 @@ def test_labels_in_a_column(samples, tmp_path):
         np.savez(tmp_path / "c.npz", x=made["x"], y=made["y"][:, None], group=made["group"])
     found = run((tmp_path / "c.npz",), half="")["plans"]["float32"]["top1"]["value"]
     assert found == run(samples, half="")["plans"]["float32"]["top1"]["value"] == 19 / 24
+
+
+@needs_cc
+def test_samples_with_another_answer(samples, monkeypatch):
+    """With -v each of them is named, with its label and what each plan says of it."""
+
+    def turned(gauge, *place):
+        found = run_plan(gauge, *place)
+        return replace(found, first=np.roll(found.first, 1, axis=1))
+
+    monkeypatch.setattr("codegen.accuracy.gauge.run_plan", turned)
+    asked = [str(KWS), "--board", "local", "--data", str(samples[0]), "--half", "1",
+             "--samples", "4"]  # fmt: skip
+    lines = CliRunner().invoke(accuracy, [*asked, "-v"]).stdout.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("largest output"))
+    assert lines[head].split()[2:] == ["label", "float", "model", "float32"]
+    assert len(lines[head + 1 :]) == 4
+    for line in lines[head + 1 :]:
+        where, _, told, ours = line.rsplit(None, 3)
+        assert where.startswith(f"{samples[0]}[")
+        assert int(ours) == (int(told) + 1) % 12
+    monkeypatch.undo()
+    assert "largest output" not in CliRunner().invoke(accuracy, [*asked, "-v"]).stdout
+
+
+def test_a_module_in_the_current_folder(tmp_path, monkeypatch):
+    """As `python -m` finds it."""
+    (tmp_path / "my_own_metric.py").write_text("def f(o, y): return 1")
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    assert [m.name for m in parse_metrics(["my_own_metric:f"], False)] == ["f"]
+    assert sys.path == before
 
 
 def test_functions_of_one_name(tmp_path):

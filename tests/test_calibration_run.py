@@ -346,6 +346,11 @@ def test_what_a_new_file_loses_is_said(resnet_data, tmp_path, capsys):
     assert "note" not in run(capsys, *args, "--sensitivity", "1")[2]
     assert "had losses of layers of this model, which are gone" in run(capsys, *args)[2]
     assert "note" not in run(capsys, *args)[2]
+    other = ["calibrate", tiny_network(tmp_path), "--data", tmp_path / "t.npy", "--out",
+             tmp_path / "c.json"]  # fmt: skip
+    graph = load_graph(other[1])
+    np.save(tmp_path / "t.npy", np.ones((9, *graph.tensors[graph.inputs[0]].shape)))
+    assert "c.json had the calibration of another model, which is gone" in run(capsys, *other)[2]
 
 
 def test_an_input_without_values_is_a_warning(tmp_path, capsys):

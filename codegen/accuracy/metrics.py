@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -82,7 +83,11 @@ def _function(name: str) -> Callable[..., Any]:
 
 def _module(place: str) -> Any:
     if not place.endswith(".py"):
-        return importlib.import_module(place)
+        sys.path.append(str(Path.cwd()))  # where `python -m` looks, too
+        try:
+            return importlib.import_module(place)
+        finally:
+            sys.path.pop()
     spec = importlib.util.spec_from_file_location(Path(place).stem, place)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

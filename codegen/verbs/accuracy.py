@@ -1,7 +1,7 @@
 """codegen accuracy: how well plans do their task, as the generated C computes it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,8 @@ def accuracy(
             outputs[name] = found
     if as_json or not quiet:
         _tell(outputs, gauge, wanted, known, as_json)
+    if verbose and not (as_json or quiet):
+        print_rows(_changed(outputs, gauge))
     return 0
 
 
@@ -183,6 +185,18 @@ def _tell(
     ])  # fmt: skip
     note = "" if gauge.independent == len(gauge) else f", {gauge.independent} of them independent"
     click.echo(f"{len(gauge)} samples{note}; in brackets: 95 % confidence")
+
+
+def _changed(outputs: Mapping[str, Outputs], gauge: Gauge) -> list[dict[str, str]]:
+    """The samples of which a plan has another largest output than the float model."""
+    tops = {name: o.first.argmax(1) for name, o in outputs.items()}
+    rows = []
+    for i, at in enumerate(gauge.chosen):
+        if len({int(t[i]) for t in tops.values()}) > 1:
+            label = {} if gauge.labels is None else {"label": str(gauge.labels[i])}
+            rows.append({"largest output": gauge.data.rows[at].where, **label,
+                         **{name: str(t[i]) for name, t in tops.items()}})  # fmt: skip
+    return rows
 
 
 def _plain(value: Any) -> Any:

@@ -166,8 +166,7 @@ def calibrate(
         if found.tensors.get(name, {}).get("minmax") == Range(0.0, 0.0):
             show.print(f"warning: input {name} is 0 in all samples", markup=False)
     if lost:
-        show.print(f"note: {out} had {lost} of this model, which are gone: not asked for",
-                   markup=False)  # fmt: skip
+        show.print(f"note: {out} had {lost}", markup=False)
     for tensor, why in found.not_calibrated.items():
         show.print(f"not calibrated: {tensor}: {why}", markup=False)
     if as_json:
@@ -212,14 +211,17 @@ def _check_out(out: Path, option: str) -> None:
 
 
 def _lost(out: Path, sha256: str, rounding: bool, sensitivity: bool) -> str:
-    """What a calibration of the same model has that the new one will not."""
+    """What a calibration that is there has and the new one will not."""
     try:
         before = read_calibration(out)
     except CodegenError:
         return ""
+    if before.model_sha256 != sha256:
+        return "the calibration of another model, which is gone"
     had = [("rounded weights", before.rounding and not rounding),
            ("losses of layers", before.sensitivity and not sensitivity)]  # fmt: skip
-    return " and ".join(n for n, gone in had if gone and before.model_sha256 == sha256)
+    lost = " and ".join(n for n, gone in had if gone)
+    return lost and f"{lost} of this model, which are gone: not asked for"
 
 
 def _write(out: Path, data: bytes, option: str) -> None:
