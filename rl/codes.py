@@ -61,7 +61,8 @@ class Variant:
 @dataclass(frozen=True)
 class Codes:
     """`variants` by node, `tensors` are the codes by name, `casts` a network of all casts: one
-    node per tensor and direction, by the name of what it makes."""
+    node per tensor and direction, by the name of what it makes. `fixed` nodes are nothing in
+    float32, whatever they are in `graph`."""
 
     graph: Graph
     board: Board
@@ -69,6 +70,7 @@ class Codes:
     tensors: Mapping[str, Tensor]
     casts: Graph
     made: Callable[[Mapping[str, int]], Graph] = field(compare=False)
+    fixed: frozenset[str] = frozenset()
 
     def graph_for(self, bits: Mapping[str, int]) -> Graph:
         """The network with these nodes in int8."""
@@ -96,8 +98,12 @@ class Codes:
 
 
 def networks(graph: Graph, codes: Codes | None) -> list[Graph]:
-    """The float network and those with all that may be in int8."""
-    return [graph, *(codes.graphs if codes else ())]
+    """The float network, without what is nothing in float32, and those with all that may be in
+    int8."""
+    if codes is None:
+        return [graph]
+    kept = tuple(n for n in graph.nodes if n.name not in codes.fixed)
+    return [replace(graph, nodes=kept), *codes.graphs]
 
 
 def codes_of(graph: Graph, board: Board, calibration: Calibration) -> Codes:
@@ -136,7 +142,7 @@ def codes_as_they_came(twin: Twin, board: Board) -> Codes:
     graph = twin.graph
     tensors = _coded(graph, twin.scales)
     casts = _casts(graph, tensors, inverse=False)
-    return Codes(graph, board, variants, tensors, casts, twin.quantised)
+    return Codes(graph, board, variants, tensors, casts, twin.quantised, twin.fixed)
 
 
 def _coded(graph: Graph, names: Collection[str]) -> dict[str, Tensor]:

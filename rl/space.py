@@ -127,13 +127,16 @@ def build_space(graph: Graph, board: Board, table: Table, codes: Codes | None = 
     for node in graph.nodes:
         actions: list[Action] = []
         if needs_kernel(node):
-            actions = list(_actions(graph, node, board, table))
-            if not actions:
+            fixed = codes is not None and node.name in codes.fixed
+            actions = [] if fixed else list(_actions(graph, node, board, table))
+            if not (actions or fixed):
                 raise _nothing(graph, node, board, table)
             for group in groups.get(node.name, ()):
                 actions += _group_actions(graph, group, board, table)
             for variant in codes.variants.get(node.name, ()) if codes else ():
                 actions += _coded_actions(graph, node, variant, board, table)
+            if not actions:
+                raise _nothing(graph, node, board, table)
         stages.append(Stage(node, tuple(actions)))
     tensors = [t for t in graph.tensors.values() if t.name not in graph.constants]
     conversions = _conversions(tensors, table)
@@ -155,8 +158,11 @@ def careful(space: Space, level: int) -> Space:
 
 
 def in_floats(space: Space) -> Space:
-    """The same without int8."""
-    stages = [replace(s, actions=tuple(a for a in s.actions if not a.bits)) for s in space.stages]
+    """The same without int8, but for what is nothing else."""
+    stages = []
+    for stage in space.stages:
+        floats = tuple(a for a in stage.actions if not a.bits)
+        stages.append(replace(stage, actions=floats or stage.actions))
     return replace(space, stages=tuple(stages))
 
 

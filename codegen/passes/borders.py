@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from codegen.errors import CodegenError
 from codegen.graph import Graph, Node
 from codegen.passes.cleanup import drop_dead
 from codegen.passes.edit import Edit
@@ -35,17 +36,27 @@ class Borders:
             return []
         self.reals.add(name)
         scale, zero = self.border(name)
-        return [Node(f"{name}/dequantize", "Dequantize", (self.codes[name], scale, zero), (name,),
-                     {"axis": 0})]  # fmt: skip
+        cast = self.cast(f"{name}/dequantize")
+        return [Node(cast, "Dequantize", (self.codes[name], scale, zero), (name,), {"axis": 0})]
 
     def code(self, name: str) -> str:
         """The tensor as codes."""
         if name not in self.codes:
             target = self.coded(name)
             attrs = {"axis": 0, "inverse": int(self.inverse)}
-            self.nodes.append(Node(f"{name}/quantize", "Quantize", (name, *self.border(name)),
+            cast = self.cast(f"{name}/quantize")
+            self.nodes.append(Node(cast, "Quantize", (name, *self.border(name)),
                                    (target,), attrs))  # fmt: skip
         return self.codes[name]
+
+    def cast(self, name: str) -> str:
+        """The name of a cast, which plans know by it."""
+        if any(n.name == name for n in self.graph.nodes):
+            raise CodegenError(
+                f"node {name!r}", "it is called as a cast between types would be", "another name",
+                "rename the node in the ONNX file",
+            )  # fmt: skip
+        return name
 
     def coded(self, name: str) -> str:
         """A new tensor for the codes of a tensor."""

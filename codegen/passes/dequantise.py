@@ -14,33 +14,38 @@ import numpy as np
 
 from codegen.graph import Activation, Graph, Node
 from codegen.ops import OPS
+from codegen.ops.integer import LEAST
 from codegen.ops.quantised import CODES, HIGH, LOW, TYPES
 from codegen.passes.borders import Borders
 from codegen.passes.cleanup import drop_dead
 from codegen.passes.edit import Edit
-from codegen.passes.integer_forms import FORMS
+from codegen.passes.integer_forms import FORMS, operands_of
 from codegen.passes.integers import BORDERS, scales_in
 from codegen.passes.quantise import PRODUCTS
-from codegen.passes.scales import BOUNDS, HIGHEST, LOWEST, MOVES, Scale, Span
+from codegen.passes.scales import BOUNDS, HIGHEST, LOWEST, MOVES, Scale, Span, moved_values
 from codegen.passes.sparse import mark_sparse
 from codegen.types import DType
 
 _FLOATS = {coded: real for real, coded in PRODUCTS.items()}
+_MADE = ("QAdd", "QMul", "QAveragePool", "QMap", "QSoftmax")  # of FORMS, by integer_forms.py
 _SOME = np.linspace(-32.0, 32.0, 1025)  # values of which functions are asked
 
 
 @dataclass(frozen=True)
 class Twin:
     """A quantised network in float32: `graph`. `forms` are its nodes as they came, by name, in
-    terms of the tensors of `graph` and of the file's `constants`; `scales` are of its tensors."""
+    terms of the tensors of `graph` and of the file's `constants`; those that are `fixed` are no
+    others in `graph`, for they are nothing else in float32. `scales` are of its tensors."""
 
     graph: Graph
     forms: Mapping[str, Node]
+    fixed: frozenset[str]
     constants: Mapping[str, np.ndarray]
     scales: Mapping[str, Scale]
 
     def quantised(self, names: Collection[str] | None = None) -> Graph:
-        """The network with these nodes as they came, default all, and the others in float32."""
+        """The network with these nodes as they came, default all, and the others in float32, as
+        far as they can be."""
         run = _Restoring(self, self.forms if names is None else names)
         for node in self.graph.nodes:
             run.node(node)
@@ -52,7 +57,7 @@ class _Restoring(Borders):
 
     def __init__(self, twin: Twin, names: Collection[str]):
         super().__init__(twin.graph, twin.scales, inverse=False)
-        self.twin, self.names = twin, names
+        self.twin, self.names = twin, {*names, *twin.fixed}
 
     def node(self, node: Node) -> None:
         form = self.twin.forms.get(node.name)
@@ -113,6 +118,7 @@ class _Loosening:
         self.names: dict[str, str] = {}
         self.scales: dict[str, Scale] = {}
         self.forms: dict[str, Node] = {}
+        self.fixed: set[str] = set()
 
     def node(self, node: Node) -> None:
         if node.op in BORDERS:
@@ -138,30 +144,57 @@ class _Loosening:
         """Between codes with one scale and reals nothing stays but bounds; what else is rounded
         to codes (of uint8, of several scales, of the network's inputs) stays rounded."""
         source, made = node.inputs[0], node.outputs[0]
-        code = made if node.op == "Quantize" else source
-        x = self.names.get(source, source)
-        if code not in self.known:
+        quantizes = node.op == "Quantize"
+        code = made if quantizes else source
+        if code not in self.known or code in self.graph.constants:
             self.edit.nodes.append(self.renamed(node, self.names))
             return
+        x = self.names.get(source, source)
+        if quantizes:
+            x = self.rounded(node, x, self.known[code])
         self.names[made] = x
-        self.scale(x, self.known[code])
-        if node.op == "Quantize":
-            self.bound_real(source, x, self.known[code])
+        self.scales[x] = self.known[code]
 
-    def scale(self, name: str, at: Scale) -> None:
-        if self.scales.setdefault(name, at) != at:
-            raise _CannotError(f"tensor {name!r} is rounded to codes of two scales")
-
-    def bound_real(self, name: str, x: str, at: Scale) -> None:
-        """Bounds of codes that are made of a real tensor, for who makes this."""
+    def rounded(self, node: Node, x: str, at: Scale) -> str:
+        """A real tensor, within the bounds of the codes that are made of it."""
+        source = node.inputs[0]
+        if self.scales.get(x, at) == at and (source in self.graph.inputs or source in self.names):
+            return x  # an input has no Relu before it, and codes of codes have bounds
         i = next((i for i, n in enumerate(self.edit.nodes) if x in n.outputs), None)
-        if i is None or name in self.names:
-            return  # an input of the network has no Relu; codes of codes have bounds
-        alone = len(self.users[name]) == 1 and name not in self.graph.outputs
-        self.edit.nodes[i] = self.bounded(self.edit.nodes[i], _span(at), alone)
+        alone = len(self.users[source]) == 1 and source not in self.graph.outputs
+        if i is not None and x not in self.scales:
+            maker = self.edit.nodes[i]
+            if alone and may_be_bounded(maker):
+                self.edit.nodes[i] = bounded(maker, _span(at))
+                return x
+            if self.stays_within(maker, _span(at), at.scale):
+                return x
+        low, high = _span(at)
+        y = self.edit.tensor(f"{x}_bounded", self.edit.tensors[x].shape, DType.F32)
+        self.edit.nodes.append(Node(f"{node.name}/bounds", "Clip", (x,), (y,),
+                                    {"min": low, "max": high}))  # fmt: skip
+        return y
+
+    def stays_within(self, node: Node, span: Span, step: float) -> bool:
+        """Is the result of a function, or of codes, between these bounds whatever it reads, to a
+        step?"""
+        last = node.activation
+        op = OPS[last.op if last else node.op]
+        if op.family == "unary":
+            attrs = dict(zip(op.attrs, last.args, strict=True)) if last else node.attrs
+            y = op.reference(attrs, _SOME)
+        elif node.op == "SoftmaxAxis" and not node.attrs["log"]:
+            y = np.array([0.0, 1.0])
+        elif node.op == "Dequantize" and self.edit.constants.keys() >= {*node.inputs[1:]}:
+            scale, zero = (self.edit.constants[t].astype(np.float64) for t in node.inputs[1:])
+            codes = np.iinfo(self.edit.tensors[node.inputs[2]].dtype.numpy)
+            y = np.array([scale * (codes.min - zero), scale * (codes.max - zero)])
+        else:
+            return False
+        return bool(span[0] - step <= y.min() and y.max() <= span[1] + step)
 
     def form(self, node: Node) -> None:
-        """A node of codes: as it came, and in float32."""
+        """A node of codes: as it came, and in float32, if it is anything there."""
         here = self.renamed(node, self.names)
         values = [t for t in here.inputs if t and t not in self.graph.constants]
         self.learn(node)
@@ -172,21 +205,62 @@ class _Loosening:
         self.forms[node.name] = here
         for t in node.outputs:
             self.edit.tensors[t] = replace(self.edit.tensors[t], dtype=DType.F32)
-            self.scale(t, self.known[t])
-        if node.op in MOVES:
-            if {self.scales[t] for t in (*values, *here.outputs)} != {self.scales[values[0]]}:
-                raise _CannotError(f"node {node.name!r} ({node.op}) moves codes of two scales")
-            self.edit.nodes.append(here)
-            return
-        real = self.product(here) if node.op in _FLOATS else self.other(here, values)
-        self.edit.nodes.append(self.bounded(real, self.bounds(here)))
+            self.scales[t] = self.known[t]
+        real = self.real(here, values)
+        if real is None and OPS[node.op].view:
+            raise _CannotError(f"node {node.name!r} ({node.op}) moves codes of two scales")
+        if real is None:
+            self.fixed.add(node.name)
+        self.edit.nodes.append(real or here)
 
     def learn(self, node: Node) -> None:
-        """What moves codes makes codes of the same scale."""
+        """What moves codes makes codes of the same scale, if nobody says otherwise."""
         source = self.names.get(node.inputs[0], node.inputs[0])
         if node.op in MOVES and source in self.scales:
             for t in set(node.outputs) - {*self.graph.outputs}:
                 self.known.setdefault(t, self.scales[source])
+
+    def real(self, node: Node, values: list[str]) -> Node | None:
+        """The node in float32; None where it would be another one, not only without rounding."""
+        if node.op in MOVES:
+            alike = len({self.scales[t] for t in (*values, *node.outputs)}) == 1
+            return node if alike and set(moved_values(node)) <= set(values) else None
+        at = self.scales[node.outputs[0]]
+        if node.op in _FLOATS:
+            return bounded(self.product(node), _span(at, *self.ends(node)))
+        asked = self.imported.get(node.name)
+        if (
+            node.op not in _MADE
+            or asked is None
+            or asked.op not in FORMS
+            or len(values) != operands_of(asked.op)
+        ):
+            return None
+        made = replace(node, op=asked.op, inputs=tuple(values), attrs=asked.attrs)
+        if may_be_bounded(made):
+            return bounded(made, _span(at, *self.ends(node)))
+        return made if self.within(node, made, at) else None
+
+    def ends(self, node: Node) -> tuple[int, int]:
+        """The least and largest code that a node makes."""
+        zeros = self.graph.constants[node.inputs[-2]]
+        return int(zeros[LOW]), int(zeros[HIGH])
+
+    def within(self, node: Node, made: Node, at: Scale) -> bool:
+        """Does it stay within the bounds of its codes by itself, so that none can be a Relu?"""
+        x = self.scales[made.inputs[0]]
+        if node.op == "QMap":
+            reals = x.scale * (np.arange(LEAST, LEAST + 256, dtype=np.float64) - x.zero)
+            with np.errstate(all="ignore"):
+                y = OPS[made.op].reference(made.attrs, reals) / at.scale + at.zero
+            table = self.graph.constants[node.inputs[1]].astype(np.float64)
+            return bool((np.abs(np.nan_to_num(y, nan=1e9) - table) <= 1.0).all())
+        if self.ends(node) != (LOWEST, HIGHEST):
+            return False
+        (low, high), (least, most) = _span(at), _span(x)
+        if node.op == "QSoftmax":
+            return low <= 0.0 and high >= 1.0 - 2.0 * at.scale
+        return (low < 0.0 or least >= 0.0) and (high > 0.0 or most <= 0.0)  # a mean
 
     def product(self, node: Node) -> Node:
         codes, bias, by = (self.graph.constants[t] for t in node.inputs[1:4])
@@ -199,45 +273,6 @@ class _Loosening:
         ]
         attrs = {k: v for k, v in node.attrs.items() if k not in TYPES}
         return replace(node, op=_FLOATS[node.op], inputs=(node.inputs[0], *names), attrs=attrs)
-
-    def other(self, node: Node, values: list[str]) -> Node:
-        """What a sum, mean or function of codes was in the file."""
-        asked = self.imported.get(node.name)
-        if asked is None or asked.op not in FORMS:
-            raise _CannotError(f"node {node.name!r} ({node.op}) is nothing else in float32")
-        return replace(node, op=asked.op, inputs=tuple(values), attrs=asked.attrs)
-
-    def bounds(self, node: Node) -> Span:
-        """Between what the results of a node of codes lie."""
-        at = self.scales[node.outputs[0]]
-        if node.op == "QMap":
-            return _span(at)
-        zeros = self.graph.constants[node.inputs[-2]]
-        return _span(at, int(zeros[LOW]), int(zeros[HIGH]))
-
-    def bounded(self, node: Node, span: Span, alone: bool = True) -> Node:
-        """The node with bounds on its results, which nobody else must read without. Where its
-        kernels have none, those that a Relu may have left must hold without."""
-        before = node.activation
-        if alone and "activation" in OPS[node.op].fuses and (not before or before.op in BOUNDS):
-            low, high = (before.args or (0.0, np.inf)) if before else (-np.inf, np.inf)
-            both = max(low, span[0]), min(high, span[1])
-            return replace(node, activation=Activation("Clip", both))
-        if span[0] == 0.0 and self.may_be_negative(node):
-            raise _CannotError(f"node {node.name!r} ({node.op}) has a bound that its kernels lack")
-        return node
-
-    def may_be_negative(self, node: Node) -> bool:
-        """For all that is known of what it reads."""
-        last = node.activation
-        op = OPS[last.op if last else node.op]
-        if op.family == "unary":
-            attrs = dict(zip(op.attrs, last.args, strict=True)) if last else node.attrs
-            return bool(np.nanmin(op.reference(attrs, _SOME)) < 0.0)
-        if node.op == "SoftmaxAxis":
-            return bool(node.attrs["log"])
-        values = [t for t in node.inputs if t and t not in self.edit.constants]
-        return any(t not in self.scales or _span(self.scales[t])[0] < 0.0 for t in values)
 
     def twin(self) -> Twin:
         """The whole. Outputs of the network have their names."""
@@ -252,7 +287,21 @@ class _Loosening:
         forms = {n.name: self.renamed(self.forms[n.name], ends) for n in graph.nodes
                  if n.name in self.forms}  # fmt: skip
         scales = {ends.get(t, t): at for t, at in self.scales.items()}
-        return Twin(graph, forms, self.graph.constants, scales)
+        return Twin(graph, forms, frozenset(self.fixed & set(forms)), self.graph.constants, scales)
+
+
+def may_be_bounded(node: Node) -> bool:
+    """Have its kernels bounds, and nothing that bounds would come after?"""
+    free = node.activation is None or node.activation.op in BOUNDS
+    return free and "activation" in OPS[node.op].fuses
+
+
+def bounded(node: Node, span: Span) -> Node:
+    """The node with bounds on its results, besides its own."""
+    before = node.activation
+    low, high = (before.args or (0.0, np.inf)) if before else (-np.inf, np.inf)
+    both = max(low, span[0]), min(high, span[1])
+    return replace(node, activation=Activation("Clip", both))
 
 
 def _span(at: Scale, low: int = LOWEST, high: int = HIGHEST) -> Span:

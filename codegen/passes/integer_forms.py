@@ -31,7 +31,7 @@ def integer_form(graph: Graph, node: Node, scales: Scales) -> Form | None:
     """The node between codes; None where there is none, a range is missing or an activation is
     fused that is not a bound of the codes."""
     make = _MAKERS.get(node.op)
-    values = node.inputs[: _OPERANDS.get(node.op, 1)]
+    values = node.inputs[: operands_of(node.op)]
     if (
         make is None
         or any(t not in scales or t in graph.constants for t in (*values, *node.outputs))
@@ -112,6 +112,11 @@ def _softmax(graph: Graph, node: Node, ins: list[Scale], y: Scale) -> Form | Non
     table = np.exp(-ins[0].scale * np.arange(CODES, dtype=np.float64)).astype(np.float32)
     constants = {"table": table, "zeros": _zeros(node, *ins, y), "factors": _factors(1.0 / y.scale)}
     return Form("QSoftmax", node.inputs, {"axis": node.attrs["axis"]}, constants)
+
+
+def operands_of(op: str) -> int:
+    """How many tensors of codes an operator of FORMS reads."""
+    return _OPERANDS.get(op, 1)
 
 
 _OPERANDS = {"Add2": 2, "Sub2": 2, "Mul2": 2}

@@ -48,12 +48,14 @@ def integer_products(graph: Graph) -> Graph:
 def scales_in(graph: Graph) -> dict[str, Scale]:
     """Of a network as it was read, the scale of what stands between its Quantize and Dequantize
     nodes, by tensor: those with one scale, and int8 as `integer_products` has them."""
-    edit, out = Edit(drop_dead(graph)), {}
+    edit = Edit(drop_dead(graph))
+    found: dict[str, set[Scale | None]] = {}
     _sign(edit)
     for node in edit.nodes:
-        if at := _scale(edit, node, node.op):
-            out[node.outputs[0] if node.op == "Quantize" else node.inputs[0]] = at
-    return out
+        if node.op in BORDERS:
+            code = node.outputs[0] if node.op == "Quantize" else node.inputs[0]
+            found.setdefault(code, set()).add(_scale(edit, node, node.op))
+    return {t: at for t, (at, *more) in found.items() if at and not more}
 
 
 def _sign(edit: Edit) -> None:
@@ -87,7 +89,8 @@ def _scale(edit: Edit, node: Node | None, op: str) -> Scale | None:
     scale, zero = (edit.constants.get(t) for t in node.inputs[1:])
     if scale is None or zero is None or scale.size * zero.size != 1 or zero.dtype != np.int8:
         return None
-    return Scale(float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]))
+    at = Scale(float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]))
+    return at if 0.0 < at.scale < np.inf else None
 
 
 def _cancel(edit: Edit) -> None:

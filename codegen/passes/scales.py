@@ -13,7 +13,7 @@ LOWEST, HIGHEST = -128, 127
 _TINY = float(np.finfo(np.float32).tiny)
 BOUNDS = ("Relu", "Clip")  # activations that are bounds of the codes
 # What only moves values, or chooses among them; the first inputs are the values.
-MOVES = ("Concat", "MaxPool", "Reshape", "Slice", "Transpose")
+MOVES = ("Concat", "MaxPool", "Reshape", "SliceDims", "Transpose")
 
 
 @dataclass(frozen=True)

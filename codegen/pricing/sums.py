@@ -71,8 +71,15 @@ def _part(
         come = step.kernel.come(layout)
     share = 1.0
     if node.op == "Concat":
-        share = program.values[step.args[0]].tensor.size / tensor.size
+        share = _size(program, step.args[0]) / tensor.size
     return Part(step.name, signature_of(graph, node), Candidate(kernel, layout, come), share)
+
+
+def _size(program: Program, argument: str) -> int:
+    """Elements of a value or of weights."""
+    if not argument.startswith("&"):
+        return program.values[argument].tensor.size
+    return next(w.array.size for w in program.weights if f"&{w.symbol}" == argument)
 
 
 def _copy(graph: Graph, program: Program, step: Step) -> Part:
