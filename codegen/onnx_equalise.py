@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from codegen.calibration.weights import DEAD, equalise
 from codegen.errors import CodegenError
-from codegen.onnx_file import reads_of
+from codegen.onnx_file import model_inputs, reads_of
 from codegen.onnx_import import read_simplified
 
 # f(s x) = s f(x) for s > 0, channel by channel.
@@ -50,6 +50,7 @@ def equalised(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> 
     """The network of a file, simplified and with `shapes`, equalised. CodegenError where no two
     products of it could be."""
     model = read_simplified(path, shapes or {})
+    _store_constants(model)
     run = _Equalising(model)
     pairs = [(first, second) for first in run.products if (second := run.second(first))]
     if not pairs:
@@ -70,6 +71,20 @@ def equalised(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> 
     return Equalised(model, tuple(made), run.left)
 
 
+def _store_constants(model: ModelProto) -> None:
+    """Constant nodes with a tensor become initialisers."""
+    kept = []
+    for node in model.graph.node:
+        value = next((a.t for a in node.attribute if a.name == "value"), None)
+        if node.op_type != "Constant" or value is None:
+            kept.append(node)
+            continue
+        model.graph.initializer.append(value)
+        model.graph.initializer[-1].name = node.output[0]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+
+
 class _Equalising:
     """Weights and biases of the products of a model, in float64: [M, C / groups, ...]."""
 
@@ -80,7 +95,7 @@ class _Equalising:
         for node in model.graph.node:
             for name in filter(None, reads_of(node)):
                 self.readers.setdefault(name, []).append(node)
-        for port in (*model.graph.output, *model.graph.input):
+        for port in (*model.graph.output, *model_inputs(model)):
             self.readers.setdefault(port.name, []).append(None)  # somebody outside
         self.left: dict[str, str] = {}
         self.products = [n for n in model.graph.node if n.op_type in _PRODUCTS]
@@ -105,6 +120,8 @@ class _Equalising:
                     return node
             elif node.op_type not in _COMMUTES or node.input[0] != name:
                 why = f"{node.op_type} follows"
+            elif node.op_type == "Flatten" and _attr(node, "axis", 1) != 1:
+                why = f"Flatten with axis {_attr(node, 'axis', 1)} follows"
             elif len([o for o in node.output if o]) > 1:
                 why = f"{node.op_type} with a second result follows"
             name = node.output[0]

@@ -16,7 +16,8 @@ def check(request: Request, checker: Runner | None) -> None:
             "--dtype",
             f"{request.dtype!r}" + (" beside --calibration" if request.calibration else ""),
             "f32 or f16 for all layers, or --calibration to choose between f32 and int8 for each",
-            "leave --dtype away" if request.calibration else "use --calibration for int8",
+            "leave --dtype away" if request.calibration
+            else "use --calibration for int8; a network that came quantised needs neither",
         )
     if checker is None and (request.exactness or request.data):
         raise CodegenError(
@@ -32,6 +33,12 @@ def check(request: Request, checker: Runner | None) -> None:
             "--max-accuracy-drop, --min-cosine, --min-agreement",
             "use one of these, with --data",
         )
+    if "accuracy" in request.pareto and request.calibration is None:
+        raise CodegenError(
+            "--pareto accuracy", "without --calibration",
+            "a calibration that says what layers lose in int8 (--sensitivity)",
+            "leave accuracy away, or calibrate",
+        )  # fmt: skip
     _check_judged(request)
 
 

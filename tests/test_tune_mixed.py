@@ -251,6 +251,8 @@ def requested(prepared, **more) -> Request:
     (dict(limits=Limits(agreement=0.95)),
      "--min-agreement: 0.95 of 12 samples leaves none on which plans may differ; 20 samples or"),
     (dict(limits=Limits(drop=0.0), calibration=None), "--max-accuracy-drop: without --calibration"),
+    (dict(limits=Limits(), pareto=("latency", "accuracy"), calibration=None),
+     "--pareto accuracy: without --calibration"),
 ])  # fmt: skip
 def test_requests_that_cannot_be_met(prepared, changes, said):
     with pytest.raises(CodegenError) as caught:

@@ -1,9 +1,12 @@
 """codegen calibrate: the range of every activation over a user's data, for int8."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
+import numpy as np
 
 from codegen.calibration.collect import FEW, Settings, check_settings
 from codegen.calibration.collect import calibrate as run
@@ -18,10 +21,12 @@ from codegen.calibration.record import (
 )
 from codegen.calibration.rounding import Gains, with_rounding
 from codegen.calibration.sensitivity import with_sensitivity
+from codegen.compare import difference
 from codegen.errors import CodegenError
 from codegen.models.fetch import write_atomically
 from codegen.onnx_equalise import Equalised, equalised
 from codegen.pipeline import Shapes, load_graph, model_hash
+from codegen.reference import Reference
 from codegen.verbs.options import (
     JSON,
     MODEL,
@@ -32,6 +37,8 @@ from codegen.verbs.options import (
     verbosity,
 )
 from codegen.verbs.progress import counted
+
+_SAME = 1e-3  # of the largest output: weights are rounded to float32 again
 
 
 @click.command()
@@ -142,9 +149,11 @@ def calibrate(
     _check_out(out, "--out")
     made: Equalised | None = None
     if equalise:
-        made = _equalise(model, pinned, equalise)
-        model = equalise
-        graph = load_graph(model, pinned)
+        _check_apart(equalise, model, out, *paths)
+        sample = next(data.batches([0])).inputs
+        made = _equalise(model, pinned, equalise, sample)
+        model, pinned = equalise, {}  # its shapes are in the file
+        graph = load_graph(model)
     lost = _lost(out, model_hash(model, pinned), round_weights, bool(sensitivity))
     with counted(quiet, "calibrating") as progress:
         found = run(model, graph, data, settings, pinned, progress)
@@ -188,14 +197,33 @@ def calibrate(
     return 0
 
 
-def _equalise(model: Path, shapes: Shapes, out: Path) -> Equalised:
-    """Write the network with its channels alike."""
+def _check_apart(out: Path, *others: Path) -> None:
+    """Before the work: what is written replaces nothing else of it."""
     _check_out(out, "--equalise")
-    if out.exists() and out.samefile(model):
-        raise CodegenError(
-            "--equalise", f"{out} is the model itself", "another file", "choose another name"
-        )
+    for other in others:
+        if out.resolve() == other.resolve():
+            raise CodegenError(
+                "--equalise", f"{out} is another file of this command, too",
+                "a file of its own", "choose another name",
+            )  # fmt: skip
+
+
+def _equalise(
+    model: Path, shapes: Shapes, out: Path, sample: Mapping[str, np.ndarray]
+) -> Equalised:
+    """Write the network with its channels alike, if that computes the same of a sample."""
     made = equalised(model, shapes)
+    with TemporaryDirectory(prefix="codegen-equalise-") as folder:
+        path = Path(folder) / out.name
+        path.write_bytes(made.model.SerializeToString())
+        before, after = (Reference(m, s).run(sample) for m, s in ((model, shapes), (path, {})))
+    off = max((difference(after[t], before[t]).max_rel for t, y in before.items()
+               if y.dtype.kind == "f"), default=0.0)  # fmt: skip
+    if off > _SAME:
+        raise CodegenError(
+            str(model), f"equalised it would compute something else (off by {off:.3g})",
+            f"results alike to {_SAME:g}", "calibrate without --equalise, and report this",
+        )  # fmt: skip
     _write(out, made.model.SerializeToString(), "--equalise")
     return made
 

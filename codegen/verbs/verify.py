@@ -10,7 +10,9 @@ from rich.table import Table
 from codegen.board import Board, load_board
 from codegen.errors import CodegenError
 from codegen.graph import Graph
-from codegen.pipeline import computed_graph, model_hash
+from codegen.onnx_import import import_onnx
+from codegen.pipeline import computed_graph, model_hash, twin_of
+from codegen.plan import read_plan
 from codegen.reference import Interpreted, Reference, random_inputs
 from codegen.run import pick_runner
 from codegen.threads import check_one_thread
@@ -74,8 +76,8 @@ def verify(
 
     Errors are max |y - ref|, the same relative to max |ref|, the largest distance in float32
     steps (ULP) and the cosine. Pass: relative error of at most 1e-4 for float32. A library in int8
-    is compared with integer arithmetic instead, for which its calibration is needed. Exit code 1 if
-    a case fails.
+    is compared with integer arithmetic instead, for which its calibration is needed, unless the
+    model came quantised. Exit code 1 if a case fails.
     """
     report = _read_report(folder)
     target = load_board(board or report["board"])
@@ -97,7 +99,7 @@ def verify(
     if chosen.name == "virtual":
         check_one_thread(report.get("threads", 1), str(folder))
     interface = Interface.from_dict(report["interface"])
-    reference = _reference(model, target, report, interface, layers, calibration)
+    reference = _reference(model, target, report, folder, interface, layers, calibration)
     coded = reference.graph if isinstance(reference, Interpreted) else None
     cases = _cases(interface, coded, inputs, (0 if inputs else 2) if seeds is None else seeds)
     program = folder / "build" / "verify"
@@ -110,8 +112,8 @@ def verify(
 
 
 def _reference(
-    model: Path, board: Board, report: dict[str, Any], interface: Interface, layers: bool,
-    calibration: Path | None,
+    model: Path, board: Board, report: dict[str, Any], folder: Path, interface: Interface,
+    layers: bool, calibration: Path | None,
 ) -> Reference | Interpreted:  # fmt: skip
     """What the library should compute."""
     in_codes = report.get("dtype") == DType.I8.value
@@ -120,19 +122,22 @@ def _reference(
             "--layers", "a library in int8", "libraries in float32 or float16",
             "leave --layers away",
         )  # fmt: skip
-    if in_codes != (calibration is not None):
+    shapes = report["shapes"]
+    ranged = in_codes and twin_of(import_onnx(model, shapes)) is None
+    if calibration and not in_codes or ranged and not calibration:
         raise CodegenError(
             "--calibration", f"{calibration or 'none'} for a library in {report.get('dtype')}",
             "a library in int8, and the calibration.json it was built with",
             "leave it away" if calibration else "name that file",
         )  # fmt: skip
-    if calibration:
+    if in_codes:
+        bits = read_plan(folder / "plan.json").bits
         graph, _ = computed_graph(
-            model, board, report["shapes"], dtype=DType.I8.value, calibration=calibration
+            model, board, shapes, dtype=DType.I8.value, calibration=calibration, bits=bits
         )
         return Interpreted(graph)
     return Reference(
-        model, report["shapes"], [t.tensor.name for t in interface.traces] if layers else ()
+        model, shapes, [t.tensor.name for t in interface.traces] if layers else ()
     )
 
 
