@@ -196,6 +196,8 @@ class _Step:
         codes = all(coded(t) in self.tensors for t in (source.name, target.name))
         if codes and coded(name) in self.held:
             name = coded(name)
+        if name not in self.held and other_form(name) in self.held:
+            self._cast(name, layout)
         if name in self.held:
             layout = self._held(name).layout
             if not reshape_keeps(layout, source.shape, target.shape):

@@ -1,5 +1,7 @@
 """Networks that come quantised: as onnxruntime's tools make them, and small ones by hand."""
 
+import random
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -33,6 +35,107 @@ def quantised(name: str, folder, per_channel: bool, activations: str):
         activation_type=q.QuantType[activations], weight_type=q.QuantType.QInt8,
     )  # fmt: skip
     return path, graph
+
+
+_PADS = {"pads": [1, 1, 1, 1]}
+_WINDOW = {"kernel_shape": [3, 3], **_PADS}
+_ONE = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSwish", "Elu", "GlobalAveragePool")
+_TWO = ("Add", "Sub", "Mul", "Max")
+
+
+class _Random:
+    """A random network from x [1, 4, 8, 8] as ONNX nodes. `made` are its images: (name, channels,
+    rows)."""
+
+    def __init__(self, seed: int):
+        self.choice, self.rng = random.Random(seed), np.random.default_rng(seed)
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, np.ndarray] = {}
+        self.made = [("x", 4, 8)]
+
+    def constant(self, value) -> str:
+        name = f"k{len(self.constants)}"
+        self.constants[name] = np.asarray(value)
+        return name
+
+    def weights(self, *shape: int) -> str:
+        return self.constant((self.rng.standard_normal(shape) / 3).astype(np.float32))
+
+    def add(self, op: str, inputs: list[str], channels: int, rows: int, **attrs) -> None:
+        y = f"t{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs, [y], name=f"{op}_{y}", **attrs))
+        self.made.append((y, channels, rows))
+
+    def step(self) -> None:
+        """One more node, of one of the last images."""
+        x, c, n = self.choice.choice(self.made[-3:])
+        kind = self.choice.choice(("conv", "conv", "conv", "depthwise", "one", "two", "more"))
+        if kind == "conv":
+            m, k = self.choice.choice((4, 8)), self.choice.choice((1, 3))
+            self.add("Conv", [x, self.weights(m, c, k, k)], m, n, pads=[k // 2] * 4)
+        elif kind == "depthwise":
+            self.add("Conv", [x, self.weights(c, 1, 3, 3)], c, n, group=c, **_PADS)
+        elif kind == "one":
+            op = self.choice.choice(_ONE)
+            self.add(op, [x], c, 1 if op.startswith("Global") else n)
+        elif kind == "two":
+            alike = [t for t, *shape in self.made if shape == [c, n]]
+            other = self.choice.choice([*alike, self.weights(1, c, n, n), self.weights(1, c, 1, 1)])
+            self.add(self.choice.choice(_TWO), [x, other], c, n)
+        else:
+            self.more(x, c, n)
+
+    def more(self, x: str, c: int, n: int) -> None:
+        """What moves or clips."""
+        y, d, _ = self.choice.choice([t for t in self.made if t[2] == n])
+        ends = [self.constant(np.float32(v)) for v in self.choice.choice(((0, 6), (-0.5, 0.7)))]
+        part = [self.constant(np.array([v])) for v in (1, 3, 1)]
+        self.choice.choice((
+            lambda: self.add("Concat", [x, y], c + d, n, axis=1),
+            lambda: self.add("Concat", [self.weights(1, 2, n, n), x], c + 2, n, axis=1),
+            lambda: self.add("MaxPool", [x], c, n, **_WINDOW),
+            lambda: self.add("AveragePool", [x], c, n, **_WINDOW),
+            lambda: self.add("Transpose", [x], c, n, perm=[0, 1, 3, 2]),
+            lambda: self.add("Clip", [x, *ends], c, n),
+            lambda: self.add("Slice", [x, *part], 2, n),
+            lambda: self.add("PRelu", [x, self.weights(c, 1, 1)], c, n),
+            lambda: self.add("Softmax", [x], c, n, axis=1),
+            lambda: self.add("MatMul", [x, self.weights(n, n)], c, n),
+        ))()  # fmt: skip
+
+    def model(self) -> onnx.ModelProto:
+        """The last image, and perhaps the one before it."""
+        info = helper.make_tensor_value_info
+        read = {t for n in self.nodes for t in n.input}
+        outputs = [t for t, *_ in self.made[-self.choice.choice((1, 1, 2)) :]]
+        graph = helper.make_graph(
+            self.nodes, "net", [info("x", TensorProto.FLOAT, (1, 4, 8, 8))],
+            [info(t, TensorProto.FLOAT, None) for t in outputs],
+            [numpy_helper.from_array(v, k) for k, v in self.constants.items() if k in read],
+        )  # fmt: skip
+        opset = [helper.make_opsetid("", 14)]
+        made = helper.make_model(graph, opset_imports=opset, ir_version=8)
+        return onnx.shape_inference.infer_shapes(made)
+
+
+def random_quantised(seed: int, folder):
+    """A random network as onnxruntime quantises it, wholly or some of its operators, and as it was:
+    files."""
+    made, choice = _Random(seed), random.Random(seed)
+    for _ in range(choice.randint(3, 9)):
+        made.step()
+    floats, path = folder / "floats.onnx", folder / "net.onnx"
+    onnx.save(made.model(), floats)
+    some = choice.choice((None, None, ["Conv"], ["Conv", "Add", "Clip"],
+                          ["Conv", "MatMul", "Concat", "MaxPool"]))  # fmt: skip
+    q.quantize_static(
+        str(floats), str(path), Samples("x", (1, 4, 8, 8)), per_channel=choice.random() < 0.5,
+        quant_format=choice.choice((q.QuantFormat.QDQ, q.QuantFormat.QOperator)),
+        activation_type=choice.choice((q.QuantType.QInt8, q.QuantType.QUInt8)),
+        weight_type=q.QuantType.QInt8, op_types_to_quantize=some,
+        extra_options={"ActivationSymmetric": choice.random() < 0.2},
+    )  # fmt: skip
+    return path, floats
 
 
 def reference(path, inputs) -> list[np.ndarray]:

@@ -247,7 +247,8 @@ class _Loosening:
         return int(zeros[LOW]), int(zeros[HIGH])
 
     def within(self, node: Node, made: Node, at: Scale) -> bool:
-        """Does it stay within the bounds of its codes by itself, so that none can be a Relu?"""
+        """Does it stay within the bounds of its codes by itself, so that none can be a Relu or
+        Clip?"""
         x = self.scales[made.inputs[0]]
         if node.op == "QMap":
             reals = x.scale * (np.arange(LEAST, LEAST + 256, dtype=np.float64) - x.zero)
@@ -260,7 +261,7 @@ class _Loosening:
         (low, high), (least, most) = _span(at), _span(x)
         if node.op == "QSoftmax":
             return low <= 0.0 and high >= 1.0 - 2.0 * at.scale
-        return (low < 0.0 or least >= 0.0) and (high > 0.0 or most <= 0.0)  # a mean
+        return low - at.scale <= least and most <= high + at.scale  # a mean
 
     def product(self, node: Node) -> Node:
         codes, bias, by = (self.graph.constants[t] for t in node.inputs[1:4])
