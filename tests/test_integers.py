@@ -2,8 +2,10 @@
 scales, and what onnxruntime computes."""
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
+from onnx import TensorProto, helper, numpy_helper
 
 from codegen.board import load_board
 from codegen.interpret import evaluate_node, interpret, wide
@@ -118,6 +120,44 @@ def test_codes_of_two_scales_are_not_mixed(op, tmp_path):
     moving = next(n for n in graph.nodes if n.op not in ("Quantize", "Dequantize"))
     assert {made[t].op for t in moving.inputs} == {"Dequantize"}
     assert np.abs(interpret(graph, x)["y"] - reference(path, x)[0]).max() < 1.01 * step
+
+
+@pytest.mark.parametrize("stored", ["initializer", "Constant"])
+def test_weights_with_a_quantize_of_their_own(stored, tmp_path):
+    """As PyTorch's exporters write them: float weights that the file rounds, a float bias."""
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((4, 3, 3, 3)).astype(np.float32)
+    constants = {
+        "w": w, "ws": (np.abs(w).max((1, 2, 3)) / 127).astype(np.float32),
+        "wz": np.zeros(4, np.int8), "xs": np.float32(0.0213), "xz": np.uint8(120),
+        "ys": np.float32(0.0497), "yz": np.uint8(0), "b": rng.standard_normal(4).astype(np.float32),
+    }  # fmt: skip
+    node, info = helper.make_node, helper.make_tensor_value_info
+    nodes = [
+        node("QuantizeLinear", ["x", "xs", "xz"], ["xq"]),
+        node("DequantizeLinear", ["xq", "xs", "xz"], ["xr"]),
+        node("QuantizeLinear", ["w", "ws", "wz"], ["wq"], axis=0),
+        node("DequantizeLinear", ["wq", "ws", "wz"], ["wr"], axis=0),
+        node("Conv", ["xr", "wr", "b"], ["c"], pads=[1] * 4),
+        node("Relu", ["c"], ["r"]),
+        node("QuantizeLinear", ["r", "ys", "yz"], ["yq"]),
+        node("DequantizeLinear", ["yq", "ys", "yz"], ["y"]),
+    ]
+    tensors = [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
+    if stored == "Constant":
+        nodes = [*(node("Constant", [], [t.name], value=t) for t in tensors), *nodes]
+    graph = helper.make_graph(
+        nodes, "net", [info("x", TensorProto.FLOAT, (1, 3, 8, 8))],
+        [info("y", TensorProto.FLOAT, (1, 4, 8, 8))], tensors if stored == "initializer" else [],
+    )  # fmt: skip
+    path, opset = tmp_path / "net.onnx", helper.make_opsetid("", 13)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    made = load_graph(path)
+    assert [n.op for n in made.nodes] == ["Quantize", "QConv", "Dequantize"]
+    x = {"x": rng.standard_normal((1, 3, 8, 8)).astype(np.float32)}
+    off = np.abs(interpret(made, x)["y"] - reference(path, x)[0]) / 0.0497
+    assert off.max() < 1.01
+    assert np.mean(off > 0.01) < 0.02
 
 
 def test_float_networks_are_left_alone():
