@@ -1,6 +1,7 @@
 """Networks that come quantised: as onnxruntime's tools make them, and small ones by hand."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -8,6 +9,9 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization as q
 
+from codegen.onnx_import import import_onnx
+from codegen.passes import optimise
+from codegen.passes.dequantise import Twin, dequantise
 from codegen.pipeline import load_graph
 from codegen.resources import examples_dir
 
@@ -223,3 +227,48 @@ def between(tmp_path, op: str, relu: bool = False, alike: bool = True):
     rng = np.random.default_rng(3)
     x = {f"x{i}": 2 * rng.standard_normal((1, 19, 5, 6)).astype(np.float32) for i in range(count)}
     return load_graph(path), path, x, scales["t"]
+
+
+def twin_with_product(path: Path) -> Twin | str:
+    """Also of a network without a product."""
+    imported = import_onnx(path)
+    return dequantise(imported, optimise(imported))
+
+
+def hand_made(tmp_path: Path, nodes: list, x: int = TensorProto.FLOAT, outputs=("y",)) -> Path:
+    """A network of nodes between x [1, 4, 6, 6] and outputs, which may use scales s, t, zero
+    points z, u (the first code), weights w and pads p."""
+    rng = np.random.default_rng(1)
+    constants = {
+        "s": np.array(0.05, np.float32), "t": np.array(0.1, np.float32),
+        "z": np.array(3, np.int8), "u": np.array(-128, np.int8), "n": np.array(0, np.int8),
+        "b": np.array(128, np.uint8), "k": rng.integers(-9, 10, (1, 4, 6, 6)).astype(np.int8),
+        "slope": np.array(-1.0, np.float32), "ws": np.array(0.01, np.float32),
+        "w": rng.integers(-127, 128, (4, 4, 1, 1)).astype(np.int8),
+        "p": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64), "shape": np.array([1, 4, 36], np.int64),
+    }  # fmt: skip
+    made = [helper.make_node(op, i.split(), o.split(), name=f"node_{o}", **attrs)
+            for op, i, o, attrs in nodes]  # fmt: skip
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        made, "net", [info("x", x, (1, 4, 6, 6))],
+        [info(t, TensorProto.FLOAT, None) for t in outputs],
+        [numpy_helper.from_array(v, k) for k, v in constants.items()],
+    )  # fmt: skip
+    path = tmp_path / "net.onnx"
+    opset = helper.make_opsetid("", 13)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    return path
+
+
+def quantize(x: str, y: str, scale: str = "s", zero: str = "z") -> tuple:
+    return ("QuantizeLinear", f"{x} {scale} {zero}", y, {})
+
+
+def real(x: str, y: str, scale: str = "s", zero: str = "z") -> tuple:
+    return ("DequantizeLinear", f"{x} {scale} {zero}", y, {})
+
+
+WEIGHTS = real("w", "wr", "ws", "n")
+CONV = [WEIGHTS, quantize("x", "xq"), real("xq", "xr"), ("Conv", "xr wr", "c", {}),
+        quantize("c", "cq", "t"), real("cq", "cr", "t")]  # fmt: skip

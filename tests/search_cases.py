@@ -5,21 +5,30 @@ import hashlib
 import random
 from dataclasses import dataclass
 
+import pytest
+
 from codegen.board import load_board
 from codegen.calibration.record import METHODS, Calibration, DataRecord, Range
 from codegen.graph import Graph
+from codegen.groups import regroup
 from codegen.passes.integer_forms import FORMS
 from codegen.passes.quantise import PRODUCTS
 from codegen.pipeline import load_graph
+from codegen.plan import Plan, check_plan
+from codegen.pricing import plan_parts
 from codegen.resources import examples_dir
+from codegen.schedule import lower
+from codegen.signature import CONVERT
 from codegen.types import WIDTHS, DType
 from rl.agents import Problem
 from rl.agents.plans import start_choices
+from rl.assignment import choices_of, cost_of, plan_of, repaired, steps_of
 from rl.codes import codes_of
 from rl.space import Space, Stage, build_space
 from rl.table import Price, Table
 from rl.walk import Walk
 
+SHA = "0" * 64
 BOARD = load_board("jetson-nano-cpu")
 KWS = examples_dir() / "models" / "mlperf_kws_dscnn.onnx"
 RESNET = examples_dir() / "models" / "mlperf_ic_resnet8.onnx"
@@ -88,3 +97,35 @@ def thinned(space: Space, most: int) -> Space:
         return dataclasses.replace(stage, actions=kept)
 
     return dataclasses.replace(space, stages=tuple(map(some, space.stages)))
+
+
+def graph_for(space: Space, plan: Plan) -> Graph:
+    """The network that a plan is for."""
+    return space.codes.graph_for(plan.bits) if space.codes else space.graph
+
+
+def lowered_cost(space: Space, plan: Plan) -> float:
+    """By the steps that the plan becomes, without copies to outputs."""
+    graph = regroup(graph_for(space, plan), plan.groups)
+    program = lower(graph, plan, BOARD)
+    total = 0.0
+    for part in plan_parts(graph, plan, program):
+        key, c = part.signature.key, part.candidate
+        if part.signature.op == CONVERT:
+            total += space.table.conversion(key).cost
+        elif not part.step.endswith(" to output"):
+            total += part.share * space.table.price(key, c.kernel, c.come, c.layout).cost
+    return total
+
+
+def check_costs(space: Space, seed: int) -> None:
+    walk, rng = Walk(space), random.Random(seed)
+    for _ in range(5):
+        choices = wander(walk, rng)
+        plan = plan_of(space, choices, SHA)
+        check_plan(plan, graph_for(space, plan), BOARD, SHA)
+        assert cost_of(walk, choices) == pytest.approx(lowered_cost(space, plan))
+        steps = steps_of(walk, choices)
+        assert sum(s.layer + s.conversion for s in steps) == pytest.approx(cost_of(walk, choices))
+        assert choices_of(space, plan) == choices
+        assert repaired(walk, choices) == choices

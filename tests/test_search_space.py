@@ -8,57 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codegen.graph import Graph
-from codegen.groups import regroup
 from codegen.models.architectures import build
 from codegen.onnx_import import translate
 from codegen.passes import optimise
-from codegen.plan import Plan, check_plan
-from codegen.pricing import plan_parts
-from codegen.schedule import lower
-from codegen.signature import CONVERT
 from codegen.types import DType
-from rl.assignment import choices_of, cost_of, plan_of, repaired, steps_of
+from rl.assignment import plan_of
 from rl.exact import optimum
-from rl.space import Space
 from rl.walk import Walk
 from tests.random_graphs import networks
-from tests.search_cases import BOARD, invented, kws_space, mixed, wander
+from tests.search_cases import check_costs, invented, kws_space, mixed, wander
 
 SHA = "0" * 64
 QUICK = settings(deadline=None, max_examples=150, derandomize=True, database=None)
-
-
-def graph_for(space: Space, plan: Plan) -> Graph:
-    """The network that a plan is for."""
-    return space.codes.graph_for(plan.bits) if space.codes else space.graph
-
-
-def lowered_cost(space: Space, plan: Plan) -> float:
-    """By the steps that the plan becomes, without copies to outputs."""
-    graph = regroup(graph_for(space, plan), plan.groups)
-    program = lower(graph, plan, BOARD)
-    total = 0.0
-    for part in plan_parts(graph, plan, program):
-        key, c = part.signature.key, part.candidate
-        if part.signature.op == CONVERT:
-            total += space.table.conversion(key).cost
-        elif not part.step.endswith(" to output"):
-            total += part.share * space.table.price(key, c.kernel, c.come, c.layout).cost
-    return total
-
-
-def check_costs(space: Space, seed: int) -> None:
-    walk, rng = Walk(space), random.Random(seed)
-    for _ in range(5):
-        choices = wander(walk, rng)
-        plan = plan_of(space, choices, SHA)
-        check_plan(plan, graph_for(space, plan), BOARD, SHA)
-        assert cost_of(walk, choices) == pytest.approx(lowered_cost(space, plan))
-        steps = steps_of(walk, choices)
-        assert sum(s.layer + s.conversion for s in steps) == pytest.approx(cost_of(walk, choices))
-        assert choices_of(space, plan) == choices
-        assert repaired(walk, choices) == choices
 
 
 @QUICK
