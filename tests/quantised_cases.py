@@ -243,7 +243,8 @@ def hand_made(tmp_path: Path, nodes: list, x: int = TensorProto.FLOAT, outputs=(
         "s": np.array(0.05, np.float32), "t": np.array(0.1, np.float32),
         "z": np.array(3, np.int8), "u": np.array(-128, np.int8), "n": np.array(0, np.int8),
         "b": np.array(128, np.uint8), "k": rng.integers(-9, 10, (1, 4, 6, 6)).astype(np.int8),
-        "slope": np.array(-1.0, np.float32), "ws": np.array(0.01, np.float32),
+        "slope": np.array(-1.0, np.float32), "wide": np.array(0.15, np.float32),
+        "ws": np.array(0.01, np.float32),
         "w": rng.integers(-127, 128, (4, 4, 1, 1)).astype(np.int8),
         "p": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64), "shape": np.array([1, 4, 36], np.int64),
     }  # fmt: skip

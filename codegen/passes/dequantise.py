@@ -28,6 +28,7 @@ from codegen.types import DType
 
 _FLOATS = {coded: real for real, coded in PRODUCTS.items()}
 _MADE = ("QAdd", "QMul", "QAveragePool", "QMap", "QSoftmax")  # of FORMS, by integer_forms.py
+_AMONG = (*MOVES, "AveragePool")  # results lie among the values
 _SOME = np.linspace(-32.0, 32.0, 1025)  # values of which functions are asked
 
 
@@ -176,9 +177,10 @@ class _Loosening:
         return y
 
     def stays_within(self, node: Node, span: Span, step: float) -> bool:
-        """Is the result of a function, or of codes, between these bounds whatever it reads, to a
-        step?"""
+        """Is the result of a function, of codes, or of what chooses among values or takes their
+        mean between these bounds whatever it reads, to a step?"""
         last = node.activation
+        values = moved_values(node)
         op = OPS[last.op if last else node.op]
         if op.family == "unary":
             attrs = dict(zip(op.attrs, last.args, strict=True)) if last else node.attrs
@@ -189,6 +191,8 @@ class _Loosening:
             scale, zero = (self.edit.constants[t].astype(np.float64) for t in node.inputs[1:])
             codes = np.iinfo(self.edit.tensors[node.inputs[2]].dtype.numpy)
             y = np.array([scale * (codes.min - zero), scale * (codes.max - zero)])
+        elif not last and node.op in _AMONG and self.scales.keys() >= {*values}:
+            y = np.array([_span(self.scales[t]) for t in values])
         else:
             return False
         return bool(span[0] - step <= y.min() and y.max() <= span[1] + step)
