@@ -68,13 +68,14 @@ def repaired(walk: Walk, wanted: Sequence[int]) -> Choices:
 
 def plan_of(space: Space, choices: Choices, model_sha256: str, dtype: str = "") -> Plan:
     """The plan that the choices are; `dtype`: in which type it computes, where the network's own
-    tensors do not say it. Nodes in int8 make it a plan of i8."""
+    tensors do not say it. Nodes in int8, or codes of the caller,
+    make it a plan of i8."""
     nodes = {}
     for stage, action in zip(space.stages, choices, strict=True):
         if action >= 0:
             a = stage.actions[action]
             nodes[stage.name] = Choice(a.kernel, a.layout, a.group, a.bits)
-    if any(c.bits for c in nodes.values()):
+    if any(c.bits for c in nodes.values()) or (space.codes and space.codes.ports):
         nodes |= {cast_name(t): Choice(space.casts[t, come, at].kernel, at, bits=0)
                   for t, come, at in _casts(Walk(space), choices)}  # fmt: skip
         dtype = DType.I8.value

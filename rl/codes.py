@@ -62,7 +62,7 @@ class Variant:
 class Codes:
     """`variants` by node, `tensors` are the codes by name, `casts` a network of all casts: one
     node per tensor and direction, by the name of what it makes. `fixed` nodes are nothing in
-    float32, whatever they are in `graph`."""
+    float32, whatever they are in `graph`; of `ports`, inputs and outputs, the caller has codes."""
 
     graph: Graph
     board: Board
@@ -71,10 +71,11 @@ class Codes:
     casts: Graph
     made: Callable[[Mapping[str, int]], Graph] = field(compare=False)
     fixed: frozenset[str] = frozenset()
+    ports: frozenset[str] = frozenset()
 
     def graph_for(self, bits: Mapping[str, int]) -> Graph:
         """The network with these nodes in int8."""
-        return self.made(bits) if bits else self.graph
+        return self.made(bits) if bits or self.ports else self.graph
 
     def loss(self, bits: Mapping[str, int]) -> float:
         """What the outputs are expected to lose with these nodes in int8."""
@@ -142,7 +143,8 @@ def codes_as_they_came(twin: Twin, board: Board) -> Codes:
     graph = twin.graph
     tensors = _coded(graph, twin.scales)
     casts = _casts(graph, tensors, inverse=False)
-    return Codes(graph, board, variants, tensors, casts, twin.quantised, twin.fixed)
+    return Codes(graph, board, variants, tensors, casts, twin.quantised, twin.fixed,
+                 frozenset(twin.ports))  # fmt: skip
 
 
 def _coded(graph: Graph, names: Collection[str]) -> dict[str, Tensor]:

@@ -37,8 +37,14 @@ def facts_of(space: Space) -> dict[str, Facts]:
         for t in graph.tensors.values() if t.name not in graph.constants
     }  # fmt: skip
     for codes in space.codes.tensors.values() if space.codes else ():
-        # whoever reads the tensor may read its codes; the caller gets what is made of them
-        f = out[other_form(codes.name)]
-        out[codes.name] = replace(f, given=False, output=False, bytes=codes.bytes,
-                                  alone=f.alone and not f.output)  # fmt: skip
+        # whoever reads the tensor may read its codes; the caller gets what is made of them, but of
+        # ports the codes themselves
+        name = other_form(codes.name)
+        f = out[name]
+        coded = replace(f, given=False, output=False, bytes=codes.bytes,
+                        alone=f.alone and not f.output)  # fmt: skip
+        if name in space.codes.ports:
+            out[name] = replace(f, given=False, output=False)
+            coded = replace(coded, given=True, output=f.output)
+        out[codes.name] = coded
     return out

@@ -77,7 +77,9 @@ class Walk:
     @property
     def start(self) -> int:
         """Number of the state before the first stage."""
-        inputs = {t: Held("nchw", True, False, _NO_COPY) for t in self.space.graph.inputs}
+        ports = self.space.codes.ports if self.space.codes else ()
+        names = [coded(t) if t in ports else t for t in self.space.graph.inputs]
+        inputs = {t: Held("nchw", True, False, _NO_COPY) for t in names}
         return self._number(0, inputs)
 
     def state(self, stage: int, number: int) -> State:
@@ -270,8 +272,9 @@ class _Step:
             joined = facts.joined and facts.alone and not facts.output
             pitch = action is not None and action.pitch
             self.held[tensor] = Held(layout, action is None, pitch and joined, _NO_COPY)
-            if self.walk.facts[name].output:  # the caller wants it in ONNX order
-                self._need(name, "nchw")
+            for form in (name, coded(name)):  # the caller wants it in ONNX order
+                if form in self.walk.facts and self.walk.facts[form].output:
+                    self._need(form, "nchw")
 
     def _transpose(self, node: Node, action: Action) -> tuple[float, str]:
         source = action.form(node.inputs[0])

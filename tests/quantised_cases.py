@@ -122,9 +122,32 @@ class _Random:
         return onnx.shape_inference.infer_shapes(made)
 
 
-def random_quantised(seed: int, folder):
+def with_coded_ports(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the QuantizeLinear of inputs and the DequantizeLinear of outputs of int8, where
+    nobody else reads these."""
+    graph, info = model.graph, helper.make_tensor_value_info
+    zeros = {t.name: t for t in graph.initializer}
+    reads = [t for n in graph.node for t in n.input] + [o.name for o in graph.output]
+    for node in list(graph.node):
+        if len(node.input) < 3 or zeros.get(node.input[2]) is None:
+            continue
+        coded = zeros[node.input[2]].data_type == TensorProto.INT8
+        for op, ports, real, code in (
+            ("QuantizeLinear", graph.input, node.input[0], node.output[0]),
+            ("DequantizeLinear", graph.output, node.output[0], node.input[0]),
+        ):
+            port = next((p for p in ports if p.name == real), None)
+            other = code in {p.name for p in graph.output} or code in zeros
+            if node.op_type == op and coded and port and reads.count(real) == 1 and not other:
+                shape = [d.dim_value for d in port.type.tensor_type.shape.dim]
+                port.CopyFrom(info(code, TensorProto.INT8, shape))
+                graph.node.remove(node)
+    return model
+
+
+def random_quantised(seed: int, folder, ports: bool = False):
     """A random network as onnxruntime quantises it, wholly or some of its operators, and as it was:
-    files."""
+    files. With `ports`, its inputs and outputs are codes, if they can be."""
     made, choice = _Random(seed), random.Random(seed)
     for _ in range(choice.randint(3, 9)):
         made.step()
@@ -135,10 +158,13 @@ def random_quantised(seed: int, folder):
     q.quantize_static(
         str(floats), str(path), Samples("x", (1, 4, 8, 8)), per_channel=choice.random() < 0.5,
         quant_format=choice.choice((q.QuantFormat.QDQ, q.QuantFormat.QOperator)),
-        activation_type=choice.choice((q.QuantType.QInt8, q.QuantType.QUInt8)),
+        activation_type=choice.choice((q.QuantType.QInt8, q.QuantType.QInt8 if ports else
+                                       q.QuantType.QUInt8)),
         weight_type=q.QuantType.QInt8, op_types_to_quantize=some,
         extra_options={"ActivationSymmetric": choice.random() < 0.2},
     )  # fmt: skip
+    if ports:
+        onnx.save(with_coded_ports(onnx.load(path)), path)
     return path, floats
 
 

@@ -7,15 +7,17 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from codegen.cli import cli
 from codegen.errors import CodegenError
 from codegen.interpret import interpret
 from codegen.onnx_import import import_onnx
+from codegen.passes.dequantise import Twin
 from codegen.passes.integers import BORDERS
 from codegen.pipeline import computed_graph, load_graph, twin_of
 from codegen.plan import read_plan
+from codegen.reference import random_inputs
 from codegen.types import DType
 from rl.assignment import plan_of
 from rl.codes import codes_as_they_came
@@ -23,15 +25,15 @@ from rl.space import build_space, in_floats
 from rl.walk import Walk
 from tests.pricing_cases import needs_cross
 from tests.quantised_cases import (
+    CONV,
     MODELS,
-    WEIGHTS,
     hand_made,
     quantised,
-    quantize,
     random_quantised,
     real,
     reference,
     twin_with_product,
+    with_coded_ports,
 )
 from tests.search_cases import BOARD, Invented, check_costs, wander
 
@@ -147,6 +149,36 @@ def test_random_networks(seed, tmp_path):
             np.testing.assert_array_equal(whole[t], came[t])
         assert np.abs(whole[t] - want[t]).max() <= lost + 0.05 * scale
         assert np.abs(none[t] - want[t]).max() <= lost + 0.05 * scale
+    check_plans(twin, seed)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_networks_between_codes(seed, tmp_path):
+    """The same where the caller has codes. Outputs are compared as what they stand for."""
+    path, _ = random_quantised(seed, tmp_path, ports=True)
+    graph, twin = load_graph(path), twin_with_product(path)
+    if isinstance(twin, str):
+        assert "codes without one scale" in twin or "same tensor" in twin
+        return
+    x = random_inputs(graph, 7)
+    for name in graph.inputs:
+        if graph.tensors[name].dtype == DType.F32:
+            x[name] = np.clip(x[name], -2.0, 2.0)
+    came, whole, none = (interpret(g, x) for g in (graph, twin.quantised(), twin.quantised(())))
+    real_of = {code: real for real, code in twin.ports.items()}
+    plain = all(n.op in BORDERS or n.name in twin.forms for n in graph.nodes)
+    for t in graph.outputs:
+        assert whole[t].dtype == none[t].dtype == came[t].dtype == graph.tensors[t].dtype.numpy
+        if plain:
+            np.testing.assert_array_equal(whole[t], came[t])
+        at = twin.scales[real_of[t]].scale if t in real_of else 1.0
+        off = at * np.abs(none[t].astype(float) - came[t])
+        assert np.mean(off) <= 0.1 * max(1.0, at * np.abs(came[t].astype(float)).max())
+    check_plans(twin, seed)
+
+
+def check_plans(twin: Twin, seed: int) -> None:
+    """Plans cost what a walk says."""
     table = Invented(BOARD.name, "cycles", "cold", {}, seed)
     check_costs(build_space(twin.graph, BOARD, table, codes_as_they_came(twin, BOARD)), seed)
 
@@ -155,6 +187,27 @@ def test_a_float_network_has_no_twin():
     assert twin_of(import_onnx(MODELS / f"{NETWORKS[0]}.onnx")) is None
     with pytest.raises(CodegenError, match="i8 without --calibration"):
         computed_graph(MODELS / f"{NETWORKS[0]}.onnx", BOARD, dtype="i8")
+
+
+def test_a_network_between_codes(tmp_path):
+    """Its ports stay codes, whatever is between them; as it came nothing else is there."""
+    path, _ = quantised(NETWORKS[0], tmp_path, True, "QInt8")
+    onnx.save(with_coded_ports(onnx.load(path)), path)
+    graph, twin = load_graph(path), twin_of(import_onnx(path))
+    ports = [*graph.inputs, *graph.outputs]
+    assert {graph.tensors[t].dtype for t in ports} == {DType.I8}
+    assert sorted(twin.ports.values()) == sorted(ports)
+    assert [n.op for n in twin.quantised().nodes] == [n.op for n in graph.nodes]
+    none = twin.quantised(())
+    assert [none.nodes[i].op for i in (0, -1)] == ["Dequantize", "Quantize"]
+    assert not {n.op for n in none.nodes} & {"QConv", "QDense"}
+    x = random_inputs(graph, 1)
+    for t in graph.outputs:
+        got, want = (interpret(g, x)[t].astype(int) for g in (none, graph))
+        assert np.abs(got - want).max() < 16
+    codes = codes_as_they_came(twin, BOARD)
+    assert codes.graph_for({}).inputs == graph.inputs
+    check_plans(twin, 3)
 
 
 def test_plans_of_either_type(network):
@@ -210,14 +263,13 @@ def test_from_a_quantised_file_to_a_plan(tmp_path):
 
 def test_why_no_layer_was_tried_in_float32(tmp_path):
     """On the terminal and in tune.json."""
-    nodes = [WEIGHTS, real("x", "xr"), ("Conv", "xr wr", "c", {}), quantize("c", "cq", "t"),
-             real("cq", "y", "t")]  # fmt: skip
-    path = hand_made(tmp_path, nodes, TensorProto.INT8)
+    nodes = [*CONV[:-1], ("Reshape", "cq shape", "m", {}), real("m", "y", "s")]
+    path = hand_made(tmp_path, nodes)
     out = tmp_path / "out"
     done = CliRunner().invoke(cli, [
         "tune", str(path), "--board", "local", "--out", str(out), "--store",
         str(tmp_path / "store.sqlite"), "--budget", "10ep"], catch_exceptions=False)  # fmt: skip
     assert done.exit_code == 0, done.output
-    said = "node 'node_c' (QConv) has codes without one scale"
+    said = "node 'node_m' (Reshape) moves codes of two scales"
     assert f"no layer was tried in float32: {said}" in done.stdout
     assert json.loads((out / "tune.json").read_text())["as_it_came"] == said

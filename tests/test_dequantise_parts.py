@@ -70,9 +70,6 @@ def test_bounds_of_who_is_computed_in_floats_anyhow(tmp_path):
 
 
 @pytest.mark.parametrize(("nodes", "options", "said"), [
-    ([WEIGHTS, real("x", "xr"), ("Conv", "xr wr", "c", {}), quantize("c", "cq", "t"),
-      real("cq", "y", "t")], {"x": TensorProto.INT8},
-     "node 'node_c' (QConv) has codes without one scale"),
     ([WEIGHTS, quantize("x", "xq"), real("xq", "xr", "t"), ("Conv", "xr wr", "c", {}),
       quantize("c", "cq", "t"), ("Relu", "cq", "m", {}), real("m", "y", "t")], {},
      "node 'node_c' (QConv) has codes without one scale"),

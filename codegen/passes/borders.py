@@ -2,11 +2,12 @@
 where a node of codes meets reals, a Dequantize where one of reals meets codes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from codegen.errors import CodegenError
-from codegen.graph import Graph, Node
+from codegen.graph import EMPTY, Graph, Node, Tensor
 from codegen.passes.cleanup import drop_dead
 from codegen.passes.edit import Edit
 from codegen.passes.scales import Scale
@@ -16,14 +17,20 @@ from codegen.types import DType
 class Borders:
     """The nodes so far of what `graph`, in float32, becomes, and under which names its tensors are
     there as codes and as reals. `scales` are of the codes of its tensors; `inverse`: codes are
-    made by multiplication (ops/quantised.py)."""
+    made by multiplication (ops/quantised.py). `ports`: inputs and outputs of `graph` that are codes
+    in the network, and their names there."""
 
-    def __init__(self, graph: Graph, scales: Mapping[str, Scale], inverse: bool = True):
-        self.graph, self.scales, self.inverse = graph, scales, inverse
+    def __init__(
+        self, graph: Graph, scales: Mapping[str, Scale], inverse: bool = True,
+        ports: Mapping[str, str] = EMPTY,
+    ):  # fmt: skip
+        self.graph, self.scales, self.inverse, self.ports = graph, scales, inverse, ports
         self.edit = Edit(graph)
         self.nodes: list[Node] = []
-        self.codes: dict[str, str] = {}
-        self.reals = {*graph.inputs, *graph.constants}
+        self.codes = {t: ports[t] for t in graph.inputs if t in ports}
+        self.reals = {*graph.inputs, *graph.constants} - set(self.codes)
+        for name, port in ports.items():
+            self.edit.tensors[port] = Tensor(port, graph.tensors[name].shape, DType.I8)
 
     def real_node(self, node: Node) -> None:
         """A node as it is, and what it needs first."""
@@ -59,10 +66,11 @@ class Borders:
         return name
 
     def coded(self, name: str) -> str:
-        """A new tensor for the codes of a tensor."""
-        shape = self.graph.tensors[name].shape
-        self.codes[name] = self.edit.tensor(f"{name}_i8", shape, DType.I8)
-        return self.codes[name]
+        """A tensor for the codes of a tensor."""
+        if name not in self.ports:
+            shape = self.graph.tensors[name].shape
+            self.codes[name] = self.edit.tensor(f"{name}_i8", shape, DType.I8)
+        return self.codes.setdefault(name, self.ports.get(name, ""))
 
     def border(self, name: str) -> tuple[str, str]:
         """Scale and zero point as constants."""
@@ -73,8 +81,14 @@ class Borders:
         )
 
     def network(self) -> Graph:
-        """The whole, with outputs as reals."""
+        """The whole. Outputs are reals, but for ports."""
         for name in self.graph.outputs:
-            self.nodes += self.real(name)
+            if name in self.ports:
+                self.code(name)
+            else:
+                self.nodes += self.real(name)
         self.edit.nodes = self.nodes
+        both = self.graph.inputs, self.graph.outputs
+        inputs, outputs = (tuple(self.ports.get(t, t) for t in names) for names in both)
+        self.edit.source = replace(self.graph, inputs=inputs, outputs=outputs)
         return drop_dead(self.edit.graph())

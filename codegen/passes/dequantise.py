@@ -28,6 +28,7 @@ from codegen.types import DType
 
 _FLOATS = {coded: real for real, coded in PRODUCTS.items()}
 _MADE = ("QAdd", "QMul", "QAveragePool", "QMap", "QSoftmax")  # of FORMS, by integer_forms.py
+_SAME = "two inputs or outputs of the network are the same tensor"
 _AMONG = (*MOVES, "AveragePool")  # results lie among the values
 _SOME = np.linspace(-32.0, 32.0, 1025)  # values of which functions are asked
 
@@ -36,13 +37,15 @@ _SOME = np.linspace(-32.0, 32.0, 1025)  # values of which functions are asked
 class Twin:
     """A quantised network in float32: `graph`. `forms` are its nodes as they came, by name, in
     terms of the tensors of `graph` and of the file's `constants`; those that are `fixed` are no
-    others in `graph`, for they are nothing else in float32. `scales` are of its tensors."""
+    others in `graph`, for they are nothing else in float32. `scales` are of its tensors; `ports`
+    its inputs and outputs that are codes in the file, and their names there."""
 
     graph: Graph
     forms: Mapping[str, Node]
     fixed: frozenset[str]
     constants: Mapping[str, np.ndarray]
     scales: Mapping[str, Scale]
+    ports: Mapping[str, str]
 
     def quantised(self, names: Collection[str] | None = None) -> Graph:
         """The network with these nodes as they came, default all, and the others in float32, as
@@ -57,7 +60,7 @@ class _Restoring(Borders):
     """What came as integers becomes integers again."""
 
     def __init__(self, twin: Twin, names: Collection[str]):
-        super().__init__(twin.graph, twin.scales, inverse=False)
+        super().__init__(twin.graph, twin.scales, False, twin.ports)
         self.twin, self.names = twin, {*names, *twin.fixed}
 
     def node(self, node: Node) -> None:
@@ -114,12 +117,15 @@ class _Loosening:
         self.edit.nodes = []
         self.imported = {n.name: n for n in imported.nodes}
         self.users = graph.consumers()
-        ports = {*graph.inputs, *graph.outputs}
-        self.known = {t: at for t, at in scales_in(imported).items() if t not in ports}
+        self.known = scales_in(imported)
         self.names: dict[str, str] = {}
         self.scales: dict[str, Scale] = {}
         self.forms: dict[str, Node] = {}
         self.fixed: set[str] = set()
+        self.ports: dict[str, str] = {}
+        for code in graph.inputs:
+            if self.is_code(code) and code in self.known:
+                self.scales[self.port(code)] = self.known[code]
 
     def node(self, node: Node) -> None:
         if node.op in BORDERS:
@@ -141,6 +147,12 @@ class _Loosening:
         residual = names.get(node.residual, node.residual)
         return replace(node, inputs=inputs, outputs=outputs, residual=residual)
 
+    def port(self, code: str) -> str:
+        """The tensor of reals of an input or output that is codes."""
+        real = self.edit.tensor(f"{code}_real", self.graph.tensors[code].shape, DType.F32)
+        self.names[code], self.ports[real] = real, code
+        return real
+
     def border(self, node: Node) -> None:
         """Between codes with one scale and reals nothing stays but bounds; what else is rounded
         to codes (of uint8, of several scales, of the network's inputs) stays rounded."""
@@ -153,6 +165,10 @@ class _Loosening:
         x = self.names.get(source, source)
         if quantizes:
             x = self.rounded(node, x, self.known[code])
+        if made in self.graph.outputs and quantizes:
+            if x in self.ports or x in (*self.graph.inputs, *self.graph.outputs):
+                raise _CannotError(_SAME)
+            self.ports[x] = made
         self.names[made] = x
         self.scales[x] = self.known[code]
 
@@ -206,10 +222,13 @@ class _Loosening:
             t not in self.known for t in node.outputs
         ):
             raise _CannotError(f"node {node.name!r} ({node.op}) has codes without one scale")
-        self.forms[node.name] = here
         for t in node.outputs:
+            if t in self.graph.outputs:
+                self.scales[self.port(t)] = self.known[t]
+                continue
             self.edit.tensors[t] = replace(self.edit.tensors[t], dtype=DType.F32)
             self.scales[t] = self.known[t]
+        self.forms[node.name] = here = self.renamed(here, self.names)
         real = self.real(here, values)
         if real is None and OPS[node.op].view:
             raise _CannotError(f"node {node.name!r} ({node.op}) moves codes of two scales")
@@ -221,7 +240,7 @@ class _Loosening:
         """What moves codes makes codes of the same scale, if nobody says otherwise."""
         source = self.names.get(node.inputs[0], node.inputs[0])
         if node.op in MOVES and source in self.scales:
-            for t in set(node.outputs) - {*self.graph.outputs}:
+            for t in node.outputs:
                 self.known.setdefault(t, self.scales[source])
 
     def real(self, node: Node, values: list[str]) -> Node | None:
@@ -281,10 +300,16 @@ class _Loosening:
 
     def twin(self) -> Twin:
         """The whole. Outputs of the network have their names."""
-        ends = {self.names[t]: t for t in self.graph.outputs if t in self.names}
-        given = {*self.graph.inputs, *self.graph.outputs}
-        if given & set(ends) or len(ends) != len(set(self.graph.outputs) & set(self.names)):
-            raise _CannotError("two inputs or outputs of the network are the same tensor")
+        outputs = [t for t in self.graph.outputs if t in self.names and not self.is_code(t)]
+        ends = {self.names[t]: t for t in outputs}
+        given = {*self.graph.inputs, *self.graph.outputs, *self.ports}
+        if given & set(ends) or len(ends) != len(outputs):
+            raise _CannotError(_SAME)
+        port_of = {code: real for real, code in self.ports.items()}
+        ins, outs = (
+            tuple(port_of.get(t, t) for t in ts) for ts in (self.graph.inputs, self.graph.outputs)
+        )
+        self.edit.source = replace(self.graph, inputs=ins, outputs=outs)
         self.edit.nodes = [self.renamed(n, ends) for n in self.edit.nodes]
         for t, end in ends.items():
             self.edit.tensors[end] = replace(self.edit.tensors[t], name=end)
@@ -292,7 +317,8 @@ class _Loosening:
         forms = {n.name: self.renamed(self.forms[n.name], ends) for n in graph.nodes
                  if n.name in self.forms}  # fmt: skip
         scales = {ends.get(t, t): at for t, at in self.scales.items()}
-        return Twin(graph, forms, frozenset(self.fixed & set(forms)), self.graph.constants, scales)
+        fixed = frozenset(self.fixed & set(forms))
+        return Twin(graph, forms, fixed, self.graph.constants, scales, self.ports)
 
 
 def may_be_bounded(node: Node) -> bool:
