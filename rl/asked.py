@@ -9,8 +9,9 @@ from codegen.types import DType
 from rl.request import Request
 
 
-def check(request: Request, checker: Runner | None) -> None:
-    """CodegenError where types, limits and what can be measured do not go together."""
+def check(request: Request, checker: Runner | None, quantised: bool = False) -> None:
+    """CodegenError where types, limits and what can be measured do not go together. `quantised`:
+    the network came so, and its layers may be in either type."""
     if request.dtype and (request.dtype == DType.I8.value or request.calibration):
         raise CodegenError(
             "--dtype",
@@ -39,16 +40,17 @@ def check(request: Request, checker: Runner | None) -> None:
             "a calibration that says what layers lose in int8 (--sensitivity)",
             "leave accuracy away, or calibrate",
         )  # fmt: skip
-    _check_judged(request)
+    _check_judged(request, quantised)
 
 
-def _check_judged(request: Request) -> None:
+def _check_judged(request: Request, quantised: bool) -> None:
     limits = request.limits
     option = ("--min-cosine" if limits.cosine else
               "--min-agreement" if limits.agreement else "--max-accuracy-drop")  # fmt: skip
     if not request.limits.judged:
         return
-    if request.data is None or request.calibration is None:
+    ranged = quantised or request.calibration is not None
+    if request.data is None or not ranged:
         missing = "--data" if request.data is None else "--calibration"
         raise CodegenError(
             option, f"without {missing}",
@@ -69,6 +71,8 @@ def _check_judged(request: Request) -> None:
             f"{ceil(1 / least)} samples or more for such a limit",
             "give more with --data and --samples, or ask for less",
         )
+    if request.calibration is None:
+        return
     sha = model_hash(request.model, request.shapes)
     if not calibration_of(request.calibration, sha).sensitivity:
         raise CodegenError(

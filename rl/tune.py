@@ -106,9 +106,9 @@ def tune(request: Request, tools: Tools) -> Tuned:
     """Search. CodegenError for wrong input, PricingError where the board fails. Ctrl-C ends the
     phase that runs, and the result is the best of what is known by then."""
     agent = make_agent(request.agent)
-    check(request, tools.checker)
     tools.stage("importing")
     twin = _twin(request)
+    check(request, tools.checker, isinstance(twin, Twin))
     graph, dtype, codes = _typed(request, twin)
     sha = model_hash(request.model, request.shapes)
     as_plan = partial(plan_of, model_sha256=sha, dtype=dtype)

@@ -256,6 +256,11 @@ def test_from_a_quantised_file_to_a_plan(tmp_path):
     rng = np.random.default_rng(1)
     graph = load_graph(path)
     np.savez(tmp_path / "x.npz", x=rng.standard_normal((4, *graph.tensors["input"].shape[1:])))
+    limits = ("--data", str(tmp_path / "x.npz"), "--min-cosine", "0.98")
+    kept = json.loads(run("tune", *given, "--out", str(tmp_path / "kept"), "--store", store,
+                          "--budget", "10ep", *limits, "--json"))  # fmt: skip
+    assert kept["chosen"]["cosine"] >= 0.98
+    assert kept["chosen"]["samples"] == 4
     scores = json.loads(run("accuracy", *given, "--plan", str(out / "plan.json"), "--data",
                             str(tmp_path / "x.npz"), "--metric", "cosine", "--json"))  # fmt: skip
     assert scores["plans"]["plan.json"]["cosine"]["value"] > 0.99
