@@ -166,8 +166,9 @@ _RANGES = """## Ranges
 What `codegen calibrate --method` makes of a network wholly in int8, with weights of 8 and of 7 bits
 (`python -m benchmarks.accuracy --methods --samples 300`): cosine to the float model and agreement
 with it, on the half that was not calibrated on. The integers are the same on any board; these were
-computed on the developer's machine. "equalised" is with `--equalise`, "rounded" with `--round-weights`; last, what onnxruntime's
-static quantisation makes of the same network and data, with scales per channel.
+computed on the developer's machine. "equalised" is with `--equalise`, "rounded" with
+`--round-weights`; last, what onnxruntime's static quantisation makes of the same network and data,
+with scales per channel.
 
 """
 
