@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from codegen.calibration.weights import DEAD, equalise
 from codegen.errors import CodegenError
@@ -66,7 +66,7 @@ def equalised(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> 
         if max([run.scale(a, b) for a, b in pairs]) < _ENOUGH:
             break
     run.write()
-    made = [Pair(a.name or a.output[0], b.name or b.output[0], at, run.spread(a))
+    made = [Pair(_name(a), _name(b), at, run.spread(a))
             for (a, b), at in zip(pairs, before, strict=True)]  # fmt: skip
     return Equalised(model, tuple(made), run.left)
 
@@ -125,7 +125,7 @@ class _Equalising:
             elif len([o for o in node.output if o]) > 1:
                 why = f"{node.op_type} with a second result follows"
             name = node.output[0]
-        self.left[first.name or first.output[0]] = why
+        self.left[_name(first)] = why
         return None
 
     def fixed(self, node: NodeProto) -> str:
@@ -133,7 +133,7 @@ class _Equalising:
         for name in filter(None, node.input[1:]):
             if name not in self.stored or len(self.readers[name]) != 1:
                 return f"{name!r} is not constant, or shared"
-            if self.stored[name].data_type != 1:
+            if self.stored[name].data_type != TensorProto.FLOAT:
                 return f"{name!r} is not float32"
         if node.op_type == "Gemm" and (_attr(node, "alpha", 1.0), _attr(node, "beta", 1.0),
                                        _attr(node, "transA", 0)) != (1.0, 1.0, 0):  # fmt: skip
@@ -151,15 +151,17 @@ class _Equalising:
 
     def rows(self, node: NodeProto) -> np.ndarray:
         """Weights, output channels first."""
-        name = node.input[1]
-        if name not in self.weights:
-            self.weights[name] = numpy_helper.to_array(self.stored[name]).astype(np.float64)
-        w = self.weights[name]
-        return w.T if node.op_type == "Gemm" and not _attr(node, "transB", 0) else w
+        w = self.value(node.input[1])
+        return w.T if _turned(node) else w
 
     def put(self, node: NodeProto, rows: np.ndarray) -> None:
-        turned = node.op_type == "Gemm" and not _attr(node, "transB", 0)
-        self.weights[node.input[1]] = rows.T if turned else rows
+        self.weights[node.input[1]] = rows.T if _turned(node) else rows
+
+    def value(self, name: str) -> np.ndarray:
+        """A constant, as it is by now."""
+        if name not in self.weights:
+            self.weights[name] = numpy_helper.to_array(self.stored[name]).astype(np.float64)
+        return self.weights[name]
 
     def scale(self, first: NodeProto, second: NodeProto) -> float:
         """Equalise a pair; by how much its scales are off 1, at most."""
@@ -169,11 +171,7 @@ class _Equalising:
         self.put(first, w1)
         self.put(second, scaled.reshape(w2.shape))
         if len(first.input) > 2 and first.input[2]:
-            name = first.input[2]
-            bias = self.weights.get(name)
-            if bias is None:
-                bias = numpy_helper.to_array(self.stored[name]).astype(np.float64)
-            self.weights[name] = bias / s
+            self.weights[first.input[2]] = self.value(first.input[2]) / s
         return float(np.abs(np.log(s)).max())
 
     def spread(self, node: NodeProto) -> float:
@@ -187,6 +185,16 @@ class _Equalising:
         for name, value in self.weights.items():
             made = numpy_helper.from_array(np.ascontiguousarray(value.astype(np.float32)), name)
             self.stored[name].CopyFrom(made)
+
+
+def _name(node: NodeProto) -> str:
+    """For people."""
+    return node.name or node.output[0]
+
+
+def _turned(node: NodeProto) -> bool:
+    """Are weights [K, M]?"""
+    return node.op_type == "Gemm" and not _attr(node, "transB", 0)
 
 
 def _attr(node: NodeProto, name: str, default: float) -> float:

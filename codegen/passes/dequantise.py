@@ -29,7 +29,6 @@ from codegen.types import DType
 _FLOATS = {coded: real for real, coded in PRODUCTS.items()}
 _MADE = ("QAdd", "QMul", "QAveragePool", "QMap", "QSoftmax")  # of FORMS, by integer_forms.py
 _SAME = "two inputs or outputs of the network are the same tensor"
-_AMONG = (*MOVES, "AveragePool")  # results lie among the values
 _SOME = np.linspace(-32.0, 32.0, 1025)  # values of which functions are asked
 
 
@@ -207,7 +206,7 @@ class _Loosening:
             scale, zero = (self.edit.constants[t].astype(np.float64) for t in node.inputs[1:])
             codes = np.iinfo(self.edit.tensors[node.inputs[2]].dtype.numpy)
             y = np.array([scale * (codes.min - zero), scale * (codes.max - zero)])
-        elif not last and node.op in _AMONG and self.scales.keys() >= {*values}:
+        elif not last and _is_among(node) and self.scales.keys() >= {*values}:
             y = np.array([_span(self.scales[t]) for t in values])
         else:
             return False
@@ -272,19 +271,15 @@ class _Loosening:
     def within(self, node: Node, made: Node, at: Scale) -> bool:
         """Does it stay within the bounds of its codes by itself, so that none can be a Relu or
         Clip?"""
-        x = self.scales[made.inputs[0]]
         if node.op == "QMap":
+            x = self.scales[made.inputs[0]]
             reals = x.scale * (np.arange(LEAST, LEAST + 256, dtype=np.float64) - x.zero)
             with np.errstate(all="ignore"):
                 y = OPS[made.op].reference(made.attrs, reals) / at.scale + at.zero
             table = self.graph.constants[node.inputs[1]].astype(np.float64)
             return bool((np.abs(np.nan_to_num(y, nan=1e9) - table) <= 1.0).all())
-        if self.ends(node) != (LOWEST, HIGHEST):
-            return False
-        (low, high), (least, most) = _span(at), _span(x)
-        if node.op == "QSoftmax":
-            return low <= 0.0 and high >= 1.0 - 2.0 * at.scale
-        return low - at.scale <= least and most <= high + at.scale  # a mean
+        whole = self.ends(node) == (LOWEST, HIGHEST)
+        return whole and self.stays_within(made, _span(at), at.scale)
 
     def product(self, node: Node) -> Node:
         codes, bias, by = (self.graph.constants[t] for t in node.inputs[1:4])
@@ -319,6 +314,11 @@ class _Loosening:
         scales = {ends.get(t, t): at for t, at in self.scales.items()}
         fixed = frozenset(self.fixed & set(forms))
         return Twin(graph, forms, fixed, self.graph.constants, scales, self.ports)
+
+
+def _is_among(node: Node) -> bool:
+    """Do results lie among the values that a node reads?"""
+    return node.op in (*MOVES, "AveragePool") or node.attrs.get("fn") in ("mean", "max", "min")
 
 
 def may_be_bounded(node: Node) -> bool:

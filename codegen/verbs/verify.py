@@ -123,8 +123,8 @@ def _reference(
             "leave --layers away",
         )  # fmt: skip
     shapes = report["shapes"]
-    ranged = in_codes and twin_of(import_onnx(model, shapes)) is None
-    if calibration and not in_codes or ranged and not calibration:
+    unknown = in_codes and not calibration and twin_of(import_onnx(model, shapes)) is None
+    if unknown or (calibration and not in_codes):
         raise CodegenError(
             "--calibration", f"{calibration or 'none'} for a library in {report.get('dtype')}",
             "a library in int8, and the calibration.json it was built with",
